@@ -1,0 +1,3 @@
+"""expunge: remove given knowledge from a language model, and prove it."""
+
+__version__ = "0.1.0"

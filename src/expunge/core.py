@@ -1,0 +1,224 @@
+"""The nouns and protocols of the algebra, and the one place where weights are checked.
+
+Axes: B examples, T positions, D width, V vocabulary, N scored tokens.
+Index `t` of every `(B, T)` tensor refers to the prediction of `targets[:, t]`, which is `input_ids[:, t + 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+"""The target at positions that are not scored: the prompt, the padding, and the last column."""
+
+Side = Literal["forget", "retain", "general"]
+At = Literal["before", "own"]
+State = Any
+"""What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens aligned once. `input_ids`, `targets` (B, T) int64; `attention_mask` (B, T) bool, from lengths.
+
+    `ids` names the record of each row. `static[NAME]` (B, T) float32 holds scores that were known before the model ran
+    (projected annotations, table look-ups), aligned with `targets`, 0 where nothing is scored. `draws` (B,) int64 are
+    per-row seeds derived from seed, epoch and index; whatever is random about a row comes from them.
+    `alternative` is a second batch of the same B rows (DPO's preferred answers), or None.
+    """
+
+    input_ids: Tensor
+    targets: Tensor
+    attention_mask: Tensor
+    ids: tuple[str, ...]
+    static: Mapping[str, Tensor] = field(default_factory=dict)
+    draws: Tensor | None = None
+    alternative: Batch | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool: True where a token is scored."""
+        return self.targets != IGNORE
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            targets=self.targets.to(device),
+            attention_mask=self.attention_mask.to(device),
+            static={name: score.to(device) for name, score in self.static.items()},
+            draws=None if self.draws is None else self.draws.to(device),
+            alternative=None if self.alternative is None else self.alternative.to(device),
+        )
+
+
+class VocabMap(Protocol):
+    """A number a token from its whole rows of logits: the chunked way to what needs the full distribution.
+
+    Frozen and hashable; `key` names its result in `TokenStats.vocab`. Called with `logits` (n, V) float32, which
+    carry gradient, `reference` (n, V) float32 without gradient or None, and `targets` (n,); returns (n,) float32.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def reads_reference(self) -> bool: ...
+    def __call__(self, logits: Tensor, reference: Tensor | None, targets: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method reads, declared before the forward pass. `a | b` is the union.
+
+    `entropy`: temperatures. `hidden`: (layer, at) pairs, layer an index into the L + 1 hidden states or a depth
+    fraction in [0, 1]; `at='before'` is the state that predicts the target, `'own'` the one that has read it.
+    """
+
+    reference: bool = False
+    second_moment: bool = False
+    entropy: frozenset[float] = frozenset()
+    hidden: frozenset[tuple[int | float, At]] = frozenset()
+    vocab: frozenset[VocabMap] = frozenset()
+    alternative: bool = False
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(
+            reference=self.reference or other.reference,
+            second_moment=self.second_moment or other.second_moment,
+            entropy=self.entropy | other.entropy,
+            hidden=self.hidden | other.hidden,
+            vocab=self.vocab | other.vocab,
+            alternative=self.alternative or other.alternative,
+        )
+
+    @property
+    def any_reference(self) -> bool:
+        """True if anything here reads the frozen reference model."""
+        return self.reference or any(m.reads_reference for m in self.vocab)
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """Statistics of one model on one batch: (B, T) float32, nats, exactly 0 where nothing is scored.
+
+    `logp`, `label_logit` and `lse` (log-sum-exp) carry gradient when the model trains; always at temperature 1.
+    `top1` (B, T) bool: the target is the arg max. `second_moment`: sum_v p_v (log p_v)^2. `entropy[T]` for each
+    temperature asked for, `second_moment` and `top1` never carry gradient. `hidden[layer, at]` (B, T, D).
+    `vocab[key]` (B, T): results of the vocabulary maps, with gradient.
+    """
+
+    logp: Tensor
+    label_logit: Tensor
+    lse: Tensor
+    top1: Tensor
+    entropy: Mapping[float, Tensor] = field(default_factory=dict)
+    second_moment: Tensor | None = None
+    hidden: Mapping[tuple[int | float, At], Tensor] = field(default_factory=dict)
+    vocab: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """All that a scorer or an objective may look at: the batch, the policy's statistics, the reference's."""
+
+    batch: Batch
+    policy: TokenStats
+    reference: TokenStats | None = None
+    alternative: Forward | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) bool: True where a token is scored."""
+        return self.batch.mask
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each token of a term counts: `value` (B, T) float32 and `mask` (B, T) bool, the tokens that are read.
+
+    Finite, >= 0, and 0 outside the mask: checked here and nowhere else. `flat` counts the sequences whose scores told
+    nothing apart and therefore got uniform weights.
+    """
+
+    value: Tensor
+    mask: Tensor
+    flat: int = 0
+
+    def __post_init__(self) -> None:
+        value = self.value
+        if value.shape != self.mask.shape:
+            raise ValueError(f"weights have shape {tuple(value.shape)}, their mask {tuple(self.mask.shape)}")
+        if value.requires_grad:
+            raise ValueError("weights carry a gradient; scores must be detached")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError("weights are not finite")
+        if bool((value < 0).any()):
+            raise ValueError(f"weights must be >= 0; found {float(value.min())}")
+        if bool((value[~self.mask] != 0).any()):
+            raise ValueError("weights must be 0 outside their mask")
+
+    @classmethod
+    def ones(cls, mask: Tensor) -> Weights:
+        """Weight 1 on every token of `mask`."""
+        return cls(mask.float(), mask)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One term before reduction: `value` (B,) to minimise and `count` (B,), its share of the denominator.
+
+    The step divides sum(value) by sum(count) over the whole global batch. A row with nothing selected has 0 in both.
+    """
+
+    value: Tensor
+    count: Tensor
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores tokens: (B, T) float32, detached, higher = forget more; 0 where nothing is scored."""
+
+    @property
+    def needs(self) -> Needs: ...
+    def __call__(self, forward: Forward, state: State) -> Tensor: ...
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Turns scores (B, T) of the scored tokens `mask` (B, T) into weights."""
+
+    def __call__(self, scores: Tensor, mask: Tensor) -> Weights: ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A loss to minimise, a row at a time, from statistics and weights.
+
+    `count(weights, scored)` (B,) must be what `__call__` returns as count: the step calls it to know the denominator
+    before the forward pass. `scored` (B, T) bool is the mask of all scored tokens.
+    """
+
+    @property
+    def needs(self) -> Needs: ...
+    def count(self, weights: Weights, scored: Tensor) -> Tensor: ...
+    def __call__(self, forward: Forward, weights: Weights) -> Loss: ...
+
+
+def row_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """(B,) sum over positions of `values * weights`, with exact zeros (also for infinite values) at weight 0."""
+    return torch.where(weights != 0, values * weights, torch.zeros_like(values)).sum(-1)
+
+
+def scatter(rows: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, ...) with `rows` (N, ...) at the True positions of `mask` (B, T) and exact zeros elsewhere."""
+    out = rows.new_zeros(*mask.shape, *rows.shape[1:])
+    return out.masked_scatter(mask.reshape(*mask.shape, *(1,) * (rows.ndim - 1)).expand_as(out), rows)

@@ -1,0 +1,209 @@
+"""Spec text <-> method object. A method registers itself with a decorator; nothing here imports torch.
+
+Grammar: `name:key=value,key=value`. Scores add, `0.5*masking+0.5*entropy:temperature=2`; selectors chain,
+`threshold:k=0 > expand:c=2`. `build(kind, str(method)) == method`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from expunge.errors import MethodError, unknown
+
+Kind = Literal["scorer", "selector", "objective"]
+KINDS: tuple[Kind, ...] = ("scorer", "selector", "objective")
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Spec = str | Mapping[str, Any]
+
+_HOMES: Mapping[Kind, str] = {
+    "scorer": "expunge.scorers",
+    "selector": "expunge.weighting",
+    "objective": "expunge.objectives",
+}
+_METHODS: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
+_COMBINERS: dict[Kind, Callable[..., Any]] = {}
+_PLUGIN_GROUP = "expunge.methods"
+_M = TypeVar("_M", bound=type)
+
+
+def method(kind: Kind, name: str) -> Callable[[_M], _M]:
+    """Registers a frozen dataclass as `kind` under `name`; gives it checked fields and its spec as `str()`."""
+
+    def register(cls: _M) -> _M:
+        if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            raise TypeError(f"{kind} '{name}' must be a frozen dataclass; {cls.__name__} is not")
+        previous = _METHODS[kind].get(name)
+        if previous is not None and previous.__module__ != cls.__module__:
+            raise MethodError(f"{kind} '{name}' is defined twice: in {previous.__module__} and in {cls.__module__}")
+        _check_fields_on_init(cls, kind, name)
+        cls.__str__ = _spec_text  # type: ignore[assignment]
+        cls.spec_name = name  # type: ignore[attr-defined]
+        _METHODS[kind][name] = cls
+        return cls
+
+    return register
+
+
+def combiner(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers what joins several methods of a kind: the sum of scorers, the chain of selectors."""
+
+    def register(factory: Callable[..., Any]) -> Callable[..., Any]:
+        _COMBINERS[kind] = factory
+        return factory
+
+    return register
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names of a kind, sorted."""
+    _load(kind)
+    return sorted(_METHODS[kind])
+
+
+def get(kind: Kind, name: str) -> type:
+    """The class behind a name; MethodError with a suggestion if there is none."""
+    _load(kind)
+    if name not in _METHODS[kind]:
+        raise MethodError(unknown(kind, name, _METHODS[kind]))
+    return _METHODS[kind][name]
+
+
+def build(kind: Kind, spec: Spec) -> Any:
+    """The method a spec describes: text, or a mapping {name: ..., key: value}."""
+    if isinstance(spec, Mapping):
+        settings = dict(spec)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise MethodError(f"a {kind} given as a mapping needs the key 'name'; found {sorted(map(str, spec))}")
+        return _make(kind, name, settings)
+    text = str(spec).strip()
+    if not text:
+        raise MethodError(f"empty {kind} spec")
+    if kind == "scorer":
+        parts = _sum_parts(text)
+        if len(parts) > 1 or parts[0][0] != 1.0:
+            _load(kind)
+            return _COMBINERS[kind](tuple((c, _single(kind, t)) for c, t in parts))
+        return _single(kind, parts[0][1])
+    if kind == "selector" and ">" in text:
+        _load(kind)
+        return _COMBINERS[kind](tuple(_single(kind, part) for part in text.split(">")))
+    return _single(kind, text)
+
+
+def load_plugin(path: str | Path) -> None:
+    """Imports a Python file so that the methods it defines are registered."""
+    file = Path(path)
+    if not file.is_file():
+        raise MethodError(f"plugin '{path}' is not a file")
+    name = f"expunge_plugin_{file.stem}"
+    loader_spec = importlib.util.spec_from_file_location(name, file)
+    if loader_spec is None or loader_spec.loader is None:
+        raise MethodError(f"plugin '{path}' is not a Python file")
+    module = importlib.util.module_from_spec(loader_spec)
+    sys.modules[name] = module
+    loader_spec.loader.exec_module(module)
+
+
+def fields(cls: type) -> list[tuple[str, str, Any]]:
+    """(name, type, default) of each setting of a method; `dataclasses.MISSING` where it must be given."""
+    return [(f.name, str(f.type), f.default) for f in dataclasses.fields(cls)]
+
+
+def _load(kind: Kind) -> None:
+    home = importlib.import_module(_HOMES[kind])
+    for info in pkgutil.iter_modules(getattr(home, "__path__", [])):
+        importlib.import_module(f"{home.__name__}.{info.name}")
+    for entry in importlib.metadata.entry_points(group=_PLUGIN_GROUP):
+        entry.load()
+
+
+def _single(kind: Kind, text: str) -> Any:
+    name, _, rest = text.strip().partition(":")
+    settings: dict[str, str] = {}
+    for pair in filter(None, (p.strip() for p in rest.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise MethodError(f"{kind} '{text.strip()}': expected key=value after ':', found '{pair}'")
+        settings[key.strip()] = value.strip()
+    return _make(kind, name.strip(), settings)
+
+
+def _sum_parts(text: str) -> list[tuple[float, str]]:
+    """'0.5*a+0.5*b:t=2' -> [(0.5, 'a'), (0.5, 'b:t=2')]. A '+' inside a number such as 1e+5 does not split."""
+    parts = []
+    for piece in re.split(r"(?<![eE])\+|\+(?=\s*[A-Za-z])", text):
+        match = re.fullmatch(r"\s*([-\d.eE]+)\s*\*\s*(.+)", piece)
+        try:
+            parts.append((float(match[1]), match[2].strip()) if match else (1.0, piece.strip()))
+        except ValueError:
+            raise MethodError(f"score '{text}': '{match[1] if match else piece}' is not a number") from None
+    return parts
+
+
+def _make(kind: Kind, name: str, settings: Mapping[str, Any]) -> Any:
+    cls = get(kind, name)
+    known = {f.name for f in dataclasses.fields(cls) if f.init}
+    for key in settings:
+        if key not in known:
+            if not known:
+                raise MethodError(f"{kind} '{name}' has no settings; found '{key}'")
+            raise MethodError(unknown(f"setting of {kind} '{name}'", key, known))
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.name not in settings
+    ]
+    if missing:
+        raise MethodError(f"{kind} '{name}' needs the setting '{missing[0]}': write {name}:{missing[0]}=...")
+    return cls(**settings)
+
+
+def _check_fields_on_init(cls: type, kind: Kind, name: str) -> None:
+    post_init = getattr(cls, "__post_init__", None)
+
+    def checked(self: Any) -> None:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for f in dataclasses.fields(cls):
+            value = getattr(self, f.name)
+            try:
+                object.__setattr__(self, f.name, _adapter(hints[f.name]).validate_python(value))
+            except ValidationError as error:
+                fault = error.errors()[0]["msg"]
+                raise MethodError(f"{kind} '{name}': {f.name}: {fault} (got {value!r})") from None
+        if post_init is not None:
+            post_init(self)
+
+    cls.__post_init__ = checked  # type: ignore[attr-defined]
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    if inspect.isclass(hint) and not issubclass(hint, (str, int, float, bool)):
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    return TypeAdapter(hint)
+
+
+def _spec_text(self: Any) -> str:
+    settings = []
+    for f in dataclasses.fields(self):
+        value = getattr(self, f.name)
+        if value != f.default:
+            settings.append(f"{f.name}={value}")
+    return self.spec_name + (":" + ",".join(settings) if settings else "")
