@@ -1,0 +1,99 @@
+"""Scores that do not look at a model: annotations, uniform, random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.core import Batch, Forward, Needs, State
+from expunge.errors import MethodError
+from expunge.registry import method
+from expunge.weighting import random_scores
+
+
+@method("scorer", "uniform")
+@dataclass(frozen=True)
+class Uniform:
+    """1 on every scored token: with `raw`, the unweighted loss.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> Uniform()(forward_from_probabilities([[0.5, 0.5]], targets=[0]), None).tolist()
+    [[1.0, 0.0]]
+    """
+
+    static = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        return forward.mask.float()
+
+
+@method("scorer", "random")
+@dataclass(frozen=True)
+class Random:
+    """Uniform in [0, 1), drawn from the run's seed and the record alone: the control of every clever score.
+
+    The same record gets the same scores in every epoch, on any number of devices. The batch must carry `draws`.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5]], targets=[0])
+    >>> bool((Random()(f, None) == Random()(f, None)).all())
+    True
+    """
+
+    static = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        return random_scores(forward.mask, forward.batch.generator)
+
+
+@method("scorer", "given")
+@dataclass(frozen=True)
+class Given:
+    """The weight of the annotation's spans that cover a token, 0 elsewhere.
+
+    Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans.
+    """
+
+    static = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        return _static(forward.batch, "given", "an annotation: set data.forget.annotations, or give records with spans")
+
+
+@method("scorer", "gold")
+@dataclass(frozen=True)
+class Gold:
+    """The weight of the gold spans that cover a token, 0 elsewhere: what a perfect score would say.
+
+    Relations: `given` reads the annotation in use; `gold` only spans whose source is 'gold'.
+    """
+
+    static = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        return _static(forward.batch, "gold", "records with gold spans, as the built-in benchmark makes them")
+
+
+def _static(batch: Batch, name: str, what: str) -> Tensor:
+    if name not in batch.static:
+        raise MethodError(f"scorer '{name}' needs {what}; this batch has none")
+    score = batch.static[name].to(torch.float32)
+    return torch.where(batch.mask, score, 0.0)
