@@ -45,6 +45,12 @@ class Batch:
         """(B, T) bool: True where a token is scored."""
         return self.targets != IGNORE
 
+    def generator(self, row: int) -> torch.Generator:
+        """A fresh CPU generator for row `row`, the same for the same record and seed, whatever the batch."""
+        if self.draws is None:
+            raise ValueError("this batch has no draws, so nothing random can be asked of it")
+        return torch.Generator().manual_seed(int(self.draws[row]))
+
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
 
@@ -81,8 +87,12 @@ class Needs:
 
     `entropy`: temperatures. `hidden`: (layer, at) pairs, layer an index into the L + 1 hidden states or a depth
     fraction in [0, 1]; `at='before'` is the state that predicts the target, `'own'` the one that has read it.
+    `policy=False` says that no model is looked at: such a score is known before the forward pass.
+    `everywhere` asks for the vocabulary maps at every position, scored or not (targets read as 0 where there is none).
     """
 
+    policy: bool = True
+    everywhere: bool = False
     reference: bool = False
     second_moment: bool = False
     entropy: frozenset[float] = frozenset()
@@ -92,6 +102,8 @@ class Needs:
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
+            policy=self.policy or other.policy,
+            everywhere=self.everywhere or other.everywhere,
             reference=self.reference or other.reference,
             second_moment=self.second_moment or other.second_moment,
             entropy=self.entropy | other.entropy,
@@ -211,6 +223,39 @@ class Objective(Protocol):
     def needs(self) -> Needs: ...
     def count(self, weights: Weights, scored: Tensor) -> Tensor: ...
     def __call__(self, forward: Forward, weights: Weights) -> Loss: ...
+
+
+NOTHING = Needs(policy=False)
+"""What a scorer that looks at no model needs."""
+
+Reduction = Literal["token", "sequence", "sum"]
+Denominator = Literal["scored", "selected"]
+
+
+def weighted(
+    values: Tensor, weights: Weights, scored: Tensor, reduction: Reduction, denominator: Denominator
+) -> Loss:
+    """sum_i w_i x_i of each row of `values` (B, T), with the denominator that `reduction` names.
+
+    'token': the mean over all tokens of the global batch. 'sequence': the mean over sequences of their token means.
+    'sum': the mean over sequences of their sums. A token mean divides by the scored tokens of the rows that read any,
+    or by the sum of the weights ('selected').
+    """
+    total = row_sum(values, weights.value)
+    if reduction == "sequence":
+        tokens = weighted_count(weights, scored, "token", denominator)
+        total = total / torch.where(tokens > 0, tokens, 1.0)
+    return Loss(total, weighted_count(weights, scored, reduction, denominator))
+
+
+def weighted_count(weights: Weights, scored: Tensor, reduction: Reduction, denominator: Denominator) -> Tensor:
+    """(B,) the count that belongs to `weighted`: 0 for a row in which nothing is read."""
+    read = weights.mask.any(-1)
+    if reduction != "token":
+        return read.to(weights.value.dtype)
+    if denominator == "selected":
+        return weights.value.sum(-1)
+    return scored.sum(-1).to(weights.value.dtype) * read
 
 
 def row_sum(values: Tensor, weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expunge.core import Batch, Forward, Needs, State
+from expunge.core import NOTHING, Batch, Forward, Needs, State
 from expunge.errors import MethodError
 from expunge.registry import method
 from expunge.weighting import random_scores
@@ -23,11 +23,9 @@ class Uniform:
     [[1.0, 0.0]]
     """
 
-    static = True
-
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return NOTHING
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         return forward.mask.float()
@@ -46,11 +44,9 @@ class Random:
     True
     """
 
-    static = True
-
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return NOTHING
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         return random_scores(forward.mask, forward.batch.generator)
@@ -64,11 +60,9 @@ class Given:
     Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans.
     """
 
-    static = True
-
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return NOTHING
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         return _static(forward.batch, "given", "an annotation: set data.forget.annotations, or give records with spans")
@@ -82,11 +76,9 @@ class Gold:
     Relations: `given` reads the annotation in use; `gold` only spans whose source is 'gold'.
     """
 
-    static = True
-
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return NOTHING
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         return _static(forward.batch, "gold", "records with gold spans, as the built-in benchmark makes them")

@@ -27,11 +27,6 @@ class Mix:
     parts: tuple[tuple[float, Scorer], ...]
 
     @property
-    def static(self) -> bool:
-        """True if no part looks at a model."""
-        return all(scorer.static for _, scorer in self.parts)
-
-    @property
     def needs(self) -> Needs:
         return reduce(Needs.__or__, (scorer.needs for _, scorer in self.parts))
 

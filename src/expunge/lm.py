@@ -1,0 +1,233 @@
+"""A Hugging Face causal language model as a source of token statistics: load, save, head, forward."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from expunge.core import At, Batch, Needs, TokenStats, scatter
+from expunge.errors import ModelError
+from expunge.fused import Head, ReferenceRows, Rows, naive_token_stats, token_stats
+from expunge.recipe import Model
+
+_SCALES: Mapping[str, bool] = {"logit_scale": False, "logits_scaling": True, "lm_head_multiplier": False}
+"""Configuration names of a factor on the logits, and whether the model divides by it."""
+_SELF_TEST_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class LM:
+    """A causal language model, its tokenizer, and the name it was loaded under."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """A token id to fill rows with; which one does not matter, because masks come from lengths."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if isinstance(pad, int) else 0
+
+
+def load(settings: Model, *, device: str = "cpu") -> LM:
+    """The model that a recipe names, in evaluation mode, checked to be one whose head expunge can read.
+
+    Weights in pickle files are refused unless `allow_pickle`. ModelError says what was looked for and where.
+    """
+    name = settings.model_name_or_path
+    if name is None:
+        raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
+    _check_folder(name, settings)
+    with _in_our_words(name):
+        tokenizer = AutoTokenizer.from_pretrained(
+            settings.tokenizer_name_or_path or name, revision=settings.model_revision, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=settings.model_revision,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+            use_safetensors=None if settings.allow_pickle else True,
+            trust_remote_code=False,
+        )
+    lm = LM(model.to(device).eval(), tokenizer, name)
+    self_test(lm.model)
+    return lm
+
+
+def save(lm: LM, folder: Path) -> None:
+    """Writes an ordinary Hugging Face folder: safetensors weights, configuration, tokenizer; readable by its group."""
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def content_hash(model: nn.Module) -> str:
+    """SHA-256 (16 hex digits) over the names, shapes, types and bytes of all parameters: what caches are keyed by."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        data = parameter.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(data.shape)}{data.dtype}".encode())
+        digest.update(data.view(torch.uint8).numpy().tobytes() if data.ndim else str(data.item()).encode())
+    return digest.hexdigest()[:16]
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The vocabulary head as `fused` needs it: weights, bias, logit scale and softcap, read from model and config."""
+    output = model.get_output_embeddings()
+    if not isinstance(output, nn.Linear):
+        raise ModelError(
+            f"{type(model).__name__} has the output layer {type(output).__name__}; expunge reads a plain linear head"
+        )
+    config = model.config.get_text_config().to_dict()
+    scale = 1.0
+    for key, divides in _SCALES.items():
+        factor = config.get(key)
+        if factor is not None:
+            scale = 1.0 / factor if divides else float(factor)
+    cap = config.get("final_logit_softcapping")
+    return Head(output.weight, output.bias, scale, None if cap is None else float(cap))
+
+
+def self_test(model: PreTrainedModel) -> None:
+    """Compares our reading of the head with the model's own logits on a few tokens; ModelError on a mismatch."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    ids = (torch.arange(_SELF_TEST_TOKENS, device=model.device) * 7 % vocabulary)[None]
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        own = model(input_ids=ids, use_cache=False).logits.float()
+        ours = head_of(model).logits(backbone_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+    model.train(training)
+    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    worst = float((own - ours).abs().max() / own.abs().max().clamp(min=1.0))
+    if not worst <= tolerance:
+        raise ModelError(
+            f"{type(model).__name__}: our reading of its vocabulary head differs from its own logits by {worst:.2g} "
+            f"(at most {tolerance:g}); this architecture is not supported"
+        )
+
+
+def backbone_of(model: PreTrainedModel) -> nn.Module:
+    """The model without its vocabulary head: what returns final hidden states."""
+    return cast(nn.Module, model.base_model)
+
+
+class Scored(nn.Module):
+    """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics."""
+
+    def __init__(self, model: PreTrainedModel, *, naive: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self._stats = naive_token_stats if naive else token_stats
+
+    def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
+        """Statistics (B, T) of the batch's scored tokens; `reference` as `reference_rows` returns it."""
+        states = self._states(batch, bool(needs.hidden))
+        read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
+        targets = batch.targets.clamp(min=0)[read]
+        rows = self._stats(states[-1][read], head_of(self.model), targets, needs, reference)
+        return _to_stats(rows, read, batch.mask, hidden_states(states, needs, batch.mask))
+
+    def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
+        """Final hidden states at the positions that vocabulary maps read, without gradient."""
+        read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
+        with torch.no_grad():
+            return ReferenceRows(self._states(batch, False)[-1][read], head_of(self.model))
+
+    def _states(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:
+        out = backbone_of(self.model)(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask.long(),
+            use_cache=False,
+            output_hidden_states=every_layer,
+        )
+        return (*out.hidden_states[:-1], out.last_hidden_state) if every_layer else (out.last_hidden_state,)
+
+
+def hidden_states(
+    states: tuple[Tensor, ...], needs: Needs, mask: Tensor
+) -> dict[tuple[int | float, At], Tensor]:
+    """The (B, T, D) states that `needs.hidden` names, 0 where nothing is scored."""
+    out: dict[tuple[int | float, At], Tensor] = {}
+    for layer, at in needs.hidden:
+        index = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
+        if not -len(states) <= index < len(states):
+            raise ModelError(f"layer {layer} was asked for; this model has hidden states 0 to {len(states) - 1}")
+        state = states[index]
+        if at == "own":
+            state = torch.cat([state[:, 1:], torch.zeros_like(state[:, :1])], dim=1)
+        out[layer, at] = torch.where(mask[..., None], state, 0.0)
+    return out
+
+
+def _to_stats(rows: Rows, read: Tensor, mask: Tensor, hidden: Mapping[tuple[int | float, At], Tensor]) -> TokenStats:
+    def place(values: Tensor) -> Tensor:
+        full = scatter(values, read)
+        return full if read is mask else torch.where(mask, full, torch.zeros_like(full))
+
+    return TokenStats(
+        logp=place(rows.logp),
+        label_logit=place(rows.label_logit),
+        lse=place(rows.lse),
+        top1=place(rows.top1),
+        entropy={t: place(h) for t, h in rows.entropy.items()},
+        second_moment=None if rows.second_moment is None else place(rows.second_moment),
+        hidden=hidden,
+        vocab={key: scatter(value, read) for key, value in rows.vocab.items()},
+    )
+
+
+def _check_folder(name: str, settings: Model) -> None:
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise ModelError(f"'{name}' is not a folder with a model. Give a folder that holds config.json, or a hub name")
+        return
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise ModelError(f"'{name}' is not a model folder: it has no config.json. It holds: {found}")
+    safe = list(folder.glob("*.safetensors"))
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if not safe and pickles and not settings.allow_pickle:
+        raise ModelError(
+            f"'{name}' holds its weights in a pickle file ({pickles[0]}), which can run code when it is read. "
+            "Convert it to safetensors, or set model.allow_pickle=true if you trust its source"
+        )
+    if not safe and not pickles:
+        raise ModelError(f"'{name}' holds a configuration but no weights")
+
+
+@contextmanager
+def _in_our_words(name: str) -> Iterator[None]:
+    """Turns what the Hugging Face libraries raise at the border into a ModelError that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        text = " ".join(str(error).split())
+        if "gated" in text or "401" in text or "403" in text:
+            advice = "it is gated or private: accept its terms on the hub and set HF_TOKEN"
+        elif Path(name).is_dir():
+            advice = f"its folder could not be read as a causal language model: {text[:300]}"
+        elif os.environ.get("HF_HUB_OFFLINE") == "1" or "offline" in text or "connect" in text.lower():
+            advice = "the hub cannot be reached from here. Give the folder of a local copy, or unset HF_HUB_OFFLINE"
+        else:
+            advice = f"{text[:300]}"
+        raise ModelError(f"cannot load '{name}': {advice}") from error
+

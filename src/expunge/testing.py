@@ -1,0 +1,65 @@
+"""Small exact inputs for worked examples and tests: a `Forward` from probabilities written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, VocabMap, scatter
+from expunge.fused import Head, ReferenceRows, naive_token_stats
+
+Probabilities = Sequence[Sequence[float]]
+
+
+def forward_from_probabilities(
+    rows: Probabilities,
+    *,
+    targets: Sequence[int],
+    reference: Probabilities | None = None,
+    temperatures: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+    vocab: Sequence[VocabMap] = (),
+) -> Forward:
+    """A `Forward` of one sequence whose token t has the distribution `rows[t]` and the target `targets[t]`.
+
+    Logits are log-probabilities (a zero counts as e^-100). One more position, not scored, ends the sequence.
+
+    >>> f = forward_from_probabilities([[0.25, 0.75]], targets=[1])
+    >>> f.mask.tolist(), round(float(f.policy.logp[0, 0].exp()), 4)
+    ([[True, False]], 0.75)
+    """
+    own = torch.tensor([[*targets, IGNORE]])
+    ids = torch.tensor([[0, *targets]])
+    batch = Batch(ids, own, torch.ones_like(ids, dtype=torch.bool), ("example",), draws=torch.tensor([0]))
+    needs = Needs(second_moment=True, entropy=frozenset(temperatures), vocab=frozenset(vocab))
+    other = None if reference is None else _logits(reference)
+    return Forward(
+        batch,
+        stats_from_logits(_logits(rows), batch, needs, other),
+        None if other is None else stats_from_logits(other, batch, Needs()),
+    )
+
+
+def stats_from_logits(logits: Tensor, batch: Batch, needs: Needs, reference: Tensor | None = None) -> TokenStats:
+    """`TokenStats` of given logits: (N, V) at the scored positions, or (B, T, V) aligned with `batch.targets`."""
+    mask = batch.mask
+    flat = logits if logits.ndim == 2 else logits[mask]
+    other = reference if reference is None or reference.ndim == 2 else reference[mask]
+    identity = Head(torch.eye(flat.shape[-1], dtype=flat.dtype))
+    rows = naive_token_stats(
+        flat, identity, batch.targets[mask], needs, None if other is None else ReferenceRows(other, identity)
+    )
+    return TokenStats(
+        logp=scatter(rows.logp, mask),
+        label_logit=scatter(rows.label_logit, mask),
+        lse=scatter(rows.lse, mask),
+        top1=scatter(rows.top1, mask),
+        entropy={t: scatter(h, mask) for t, h in rows.entropy.items()},
+        second_moment=None if rows.second_moment is None else scatter(rows.second_moment, mask),
+        vocab={key: scatter(value, mask) for key, value in rows.vocab.items()},
+    )
+
+
+def _logits(rows: Probabilities) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32).log().clamp(min=-100.0)
