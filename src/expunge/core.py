@@ -152,6 +152,12 @@ class Forward:
         """(B, T) bool: True where a token is scored."""
         return self.batch.mask
 
+    @classmethod
+    def before(cls, batch: Batch) -> Forward:
+        """What is known before a model has run: the batch, and statistics that are all 0."""
+        zero = torch.zeros(batch.targets.shape, device=batch.targets.device)
+        return cls(batch, TokenStats(logp=zero, label_logit=zero, lse=zero, top1=zero.bool()))
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -206,8 +212,10 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """Turns scores (B, T) of the scored tokens `mask` (B, T) into weights."""
+    """Turns scores (B, T) of the scored tokens `mask` (B, T) into weights. `hard`: it may leave tokens out."""
 
+    @property
+    def hard(self) -> bool: ...
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights: ...
 
 

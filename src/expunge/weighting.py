@@ -35,6 +35,10 @@ class Raw:
     [[0.5, 0.10000000149011612, 0.0]]
     """
 
+    @property
+    def hard(self) -> bool:
+        return False
+
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         return Weights(torch.where(mask, scores, 0.0), mask)
 
@@ -46,13 +50,17 @@ class Normalised:
 
     Where sum_j s_j < 1e-6 * n the scores have vanished, and w = 1.
 
-    Source: ETW (arXiv 2604.17785), METHODS 1.1.
+    Source: ETW (arXiv 2604.17785).
     Relations: constant factors of a score cancel here, so H / log V equals H.
 
     >>> scores, mask = torch.tensor([[3.0, 1.0, 9.0]]), torch.tensor([[True, True, False]])
     >>> Normalised()(scores, mask).value.tolist()
     [[1.5, 0.5, 0.0]]
     """
+
+    @property
+    def hard(self) -> bool:
+        return False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         s = torch.where(mask, scores, 0.0)
@@ -78,6 +86,10 @@ class Top:
     """
 
     r: Share = 0.3
+
+    @property
+    def hard(self) -> bool:
+        return True
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         chosen = torch.zeros_like(mask)
@@ -112,6 +124,10 @@ class Threshold:
     value: float | None = None
     k: float = 0.0
 
+    @property
+    def hard(self) -> bool:
+        return True
+
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         if self.value is not None:
             cut: Tensor | float = self.value
@@ -129,6 +145,10 @@ class Chain:
     """Selectors one after the other: each reads the weights before it as its scores."""
 
     parts: tuple[Selector, ...]
+
+    @property
+    def hard(self) -> bool:
+        return any(part.hard for part in self.parts)
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         weights = self.parts[0](scores, mask)

@@ -1,0 +1,151 @@
+"""Terms of the loss: which tokens they read, with which weights; and their sum over a global batch.
+
+loss = sum over terms of coef * sum_b value_b / sum_b count_b, where b runs over the rows of all micro-batches.
+The counts are known before the first backward pass, so that accumulation changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from expunge import presets, registry
+from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights
+from expunge.errors import MethodError
+from expunge.recipe import Method, TermSpec
+from expunge.weighting import Control, controlled
+
+Tokens = Literal["selected", "unselected", "all"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: an objective on the tokens of one batch that a score and a selector weight."""
+
+    objective: Objective
+    on: Side
+    score: Scorer
+    select: Selector
+    tokens: Tokens = "selected"
+    modulate: Scorer | None = None
+    coef: float = 1.0
+    control: Control = "none"
+
+    @property
+    def label(self) -> str:
+        """'forget/ga', as the log names it."""
+        tokens = "" if self.tokens == "selected" else f" on {self.tokens}"
+        return f"{self.on}/{self.objective}{tokens}"
+
+    @property
+    def needs(self) -> Needs:
+        """What scorer, modulator and objective read together."""
+        parts = [self.objective.needs] if self.tokens == "all" else [self.objective.needs, self.score.needs]
+        if self.modulate is not None:
+            parts.append(self.modulate.needs)
+        return reduce(Needs.__or__, parts)
+
+    def weights(self, forward: Forward) -> Weights:
+        """The weights of the tokens this term reads."""
+        mask = forward.mask
+        if self.tokens == "all":
+            return Weights.ones(mask)
+        scores = self.score(forward, None)
+        weights = controlled(self.select, scores, mask, self.control, forward.batch.generator)
+        if self.tokens == "unselected":
+            return Weights(*_ones(mask & ~weights.mask), flat=weights.flat)
+        if self.modulate is None:
+            return weights
+        return Weights(weights.value * self.modulate(forward, None), weights.mask, flat=weights.flat)
+
+    def count_before(self, batch: Batch) -> Tensor | None:
+        """(B,) the objective's count if it is known before the forward pass, else None."""
+        static = not self.score.needs.policy and (self.modulate is None or not self.modulate.needs.policy)
+        if self.tokens == "all" or static:
+            return self.objective.count(self.weights(Forward.before(batch)), batch.mask)
+        if self.select.hard or self.tokens == "unselected":
+            return None
+        ones, twos = (Weights(value, batch.mask) for value in (batch.mask.float(), 2 * batch.mask.float()))
+        count = self.objective.count(ones, batch.mask)
+        return count if torch.equal(count, self.objective.count(twos, batch.mask)) else None
+
+
+@dataclass(frozen=True)
+class TermValue:
+    """One term on one micro-batch: unreduced sums, and what its weights looked like."""
+
+    term: Term
+    value: Tensor
+    count: Tensor
+    weights: Weights
+    batch: Batch
+
+
+def build_terms(method: Method) -> tuple[Term, ...]:
+    """The terms of a recipe's method, objects built; MethodError names what does not fit."""
+    specs = method.terms
+    if method.preset is not None:
+        specs = tuple(TermSpec.model_validate(dict(term)) for term in presets.get(method.preset).terms)
+    if not specs:
+        raise MethodError("no method was given. Set method.preset (`expunge list` names them) or method.terms")
+    terms = tuple(_term(spec, method) for spec in specs)
+    if not any(term.on == "forget" for term in terms):
+        raise MethodError("no term of the method reads the forget set, so nothing would be forgotten")
+    if method.control != "none" and not any(term.tokens != "all" and term.on == "forget" for term in terms):
+        raise MethodError(f"control={method.control} replaces the weights of forget terms, and this method has none")
+    return terms
+
+
+def term_values(terms: Sequence[Term], forwards: Mapping[Side, Forward]) -> list[TermValue]:
+    """Each term on its side's forward pass. A weight is checked as it is made; a bad one names its term."""
+    out = []
+    for term in terms:
+        forward = forwards[term.on]
+        try:
+            weights = term.weights(forward)
+        except ValueError as error:
+            raise MethodError(f"term '{term.label}', score '{term.score}', select '{term.select}': {error}") from error
+        loss = term.objective(forward, weights)
+        out.append(TermValue(term, loss.value.sum(), loss.count.sum(), weights, forward.batch))
+    return out
+
+
+def weight_report(values: Sequence[TermValue]) -> dict[str, Any]:
+    """Sums over micro-batches of the first forget term: tokens scored and selected, weight, weight on gold tokens."""
+    out: dict[str, float] = {"scored": 0.0, "selected": 0.0, "weight": 0.0, "gold": 0.0, "flat": 0.0, "empty": 0.0}
+    first = next((v.term for v in values if v.term.on == "forget"), None)
+    for v in values:
+        if v.term is not first:
+            continue
+        scored = v.batch.mask
+        out["scored"] += float(scored.sum())
+        out["selected"] += float(v.weights.mask.sum())
+        out["weight"] += float(v.weights.value.sum())
+        gold = v.batch.static.get("gold")
+        out["gold"] += float("nan") if gold is None else float(v.weights.value[gold > 0].sum())
+        out["flat"] += v.weights.flat
+        out["empty"] += float((scored.any(-1) & ~v.weights.mask.any(-1)).sum())
+    return out
+
+
+def _term(spec: TermSpec, method: Method) -> Term:
+    replaced = method.forget_coef if spec.on == "forget" else method.retain_coef
+    return Term(
+        objective=registry.build("objective", spec.objective),
+        on=spec.on,
+        score=registry.build("scorer", spec.score),
+        select=registry.build("selector", spec.select),
+        tokens=spec.tokens,
+        modulate=None if spec.modulate is None else registry.build("scorer", spec.modulate),
+        coef=spec.coef if replaced is None else replaced,
+        control=method.control if spec.on == "forget" else "none",
+    )
+
+
+def _ones(mask: Tensor) -> tuple[Tensor, Tensor]:
+    return mask.float(), mask
