@@ -13,11 +13,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from expunge.core import At, Batch, Needs, TokenStats, scatter
 from expunge.errors import ModelError
 from expunge.fused import Head, ReferenceRows, Rows, naive_token_stats, token_stats
 from expunge.recipe import Model
+
+transformers_logging.disable_progress_bar()
 
 _SCALES: Mapping[str, bool] = {"logit_scale": False, "logits_scaling": True, "lm_head_multiplier": False}
 """Configuration names of a factor on the logits, and whether the model divides by it."""
@@ -68,6 +71,13 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
     lm = LM(model.to(device).eval(), tokenizer, name)
     self_test(lm.model)
     return lm
+
+
+def device_of(name: str) -> str:
+    """The device a recipe means: 'auto' is CUDA, then Apple's GPU, then the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def save(lm: LM, folder: Path) -> None:

@@ -316,6 +316,14 @@ def recipe_hash(recipe: recipes.Recipe) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def text_hash(texts: Iterable[str]) -> str:
+    """SHA-256 (16 hex digits) over texts in their order: how a manifest names a data set without quoting it."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\x1f")
+    return digest.hexdigest()[:16]
+
+
 def plain(value: object) -> Any:
     """`value` as JSON can say it: NumPy scalars and arrays unpacked, paths as text, NaN and infinities as null."""
     if isinstance(value, Mapping):

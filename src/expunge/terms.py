@@ -93,7 +93,7 @@ def build_terms(method: Method) -> tuple[Term, ...]:
         specs = tuple(TermSpec.model_validate(dict(term)) for term in presets.get(method.preset).terms)
     if not specs:
         raise MethodError("no method was given. Set method.preset (`expunge list` names them) or method.terms")
-    terms = tuple(_term(spec, method) for spec in specs)
+    terms = tuple(build_term(spec, method) for spec in specs)
     if not any(term.on == "forget" for term in terms):
         raise MethodError("no term of the method reads the forget set, so nothing would be forgotten")
     if method.control != "none" and not any(term.tokens != "all" and term.on == "forget" for term in terms):
@@ -133,7 +133,8 @@ def weight_report(values: Sequence[TermValue]) -> dict[str, Any]:
     return out
 
 
-def _term(spec: TermSpec, method: Method) -> Term:
+def build_term(spec: TermSpec, method: Method) -> Term:
+    """One term of a recipe, its coefficient and control as the method says."""
     replaced = method.forget_coef if spec.on == "forget" else method.retain_coef
     return Term(
         objective=registry.build("objective", spec.objective),
