@@ -1,0 +1,149 @@
+"""One update's gradient: a backbone pass for the union of needs, weights a term, and one normalised sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expunge.core import IGNORE, Batch, Forward, Needs, Side, TokenStats
+from expunge.refcache import Reference
+from expunge.terms import Term, TermValue, term_values
+
+Batches = Mapping[Side, Batch]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The loss of a method. `joined` runs all sides through the backbone in one pass where they need the same."""
+
+    terms: tuple[Term, ...]
+    reference: Reference | None = None
+    joined: bool = True
+
+    def needs(self, side: Side) -> Needs:
+        """What the terms of one side read."""
+        return reduce(Needs.__or__, (t.needs for t in self.terms if t.on == side), Needs(policy=False))
+
+    def forward(self, module: nn.Module, batches: Batches) -> dict[Side, Forward]:
+        """Every side's batch through the policy, and through the reference where a term reads it."""
+        needs = {side: self.needs(side) for side in batches}
+        full_rows = {(n.vocab, n.everywhere, n.hidden) for n in needs.values()}
+        if self.joined and len(batches) > 1 and len(full_rows) == 1:
+            union = reduce(Needs.__or__, needs.values())
+            stats = _split(self._policy(module, join(list(batches.values())), union), list(batches.values()))
+            policies = dict(zip(batches, stats, strict=True))
+        else:
+            policies = {side: self._policy(module, batch, needs[side]) for side, batch in batches.items()}
+        return {
+            side: Forward(batch, policies[side], self._reference_stats(batch, needs[side]))
+            for side, batch in batches.items()
+        }
+
+    def values(self, module: nn.Module, batches: Batches) -> list[TermValue]:
+        """Each term on one micro-batch, unreduced."""
+        return term_values(self.terms, self.forward(module, batches))
+
+    def totals(self, module: nn.Module, micro_batches: Sequence[Batches]) -> list[Tensor]:
+        """Each term's denominator over all micro-batches, known before any gradient is.
+
+        Where a count depends on weights that only a forward pass tells, one is made without gradient.
+        """
+        totals: list[Tensor] = [torch.zeros(()) for _ in self.terms]
+        for batches in micro_batches:
+            counts = [t.count_before(batches[t.on]) for t in self.terms]
+            if any(count is None for count in counts):
+                with torch.no_grad():
+                    found = [v.count for v in self.values(module, batches)]
+            else:
+                found = [count.sum() for count in counts if count is not None]
+            totals = [total.to(c.device) + c for total, c in zip(totals, found, strict=True)]
+        return totals
+
+    def _policy(self, module: nn.Module, batch: Batch, needs: Needs) -> TokenStats:
+        rows = None if self.reference is None else self.reference.rows(batch, needs)
+        stats: TokenStats = module(batch, needs, rows)
+        return stats
+
+    def _reference_stats(self, batch: Batch, needs: Needs) -> TokenStats | None:
+        return self.reference.stats(batch) if self.reference is not None and needs.reference else None
+
+
+def accumulate(
+    step: Step,
+    module: nn.Module,
+    micro_batches: Sequence[Batches],
+    backward: Callable[[Tensor], None],
+    seeds: Sequence[int],
+) -> tuple[list[TermValue], list[float]]:
+    """Gradients of one update, added up over micro-batches; returns every term's values and each term's mean.
+
+    `seeds[k]` decides what is random inside the model (dropout) in micro-batch k.
+    """
+    totals = step.totals(module, micro_batches) if len(micro_batches) > 1 else None
+    seen: list[TermValue] = []
+    means = [0.0] * len(step.terms)
+    for batches, seed in zip(micro_batches, seeds, strict=True):
+        with seeded(seed, next(iter(batches.values())).input_ids.device):
+            values = step.values(module, batches)
+            counts = totals or [v.count.detach() for v in values]
+            parts = [v.value / torch.where(n > 0, n, 1.0) for v, n in zip(values, counts, strict=True)]
+            loss = torch.stack([t.coef * part for t, part in zip(step.terms, parts, strict=True)]).sum()
+            backward(loss)
+        means = [mean + float(part.detach()) for mean, part in zip(means, parts, strict=True)]
+        seen += [replace(v, value=v.value.detach(), count=v.count.detach()) for v in values]
+    return seen, means
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators set from `seed` inside the block, and as they were after it."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """All rows in one batch, padded on the right to the longest. Static scores stay with their own batch."""
+    width = max(b.input_ids.shape[1] for b in batches)
+
+    def stack(name: str, fill: int) -> Tensor:
+        tensors = [getattr(b, name) for b in batches]
+        return torch.cat([F.pad(t, (0, width - t.shape[1]), value=fill) for t in tensors])
+
+    return Batch(
+        stack("input_ids", 0),
+        stack("targets", IGNORE),
+        stack("attention_mask", 0),
+        tuple(i for b in batches for i in b.ids),
+    )
+
+
+def _split(stats: TokenStats, batches: Sequence[Batch]) -> list[TokenStats]:
+    out, start = [], 0
+    for batch in batches:
+        rows, width = slice(start, start + len(batch)), batch.input_ids.shape[1]
+        start += len(batch)
+        out.append(_cut(stats, rows, width))
+    return out
+
+
+def _cut(stats: TokenStats, rows: slice, width: int) -> TokenStats:
+    def cut(values: Tensor) -> Tensor:
+        return values[rows, :width]
+
+    return TokenStats(
+        logp=cut(stats.logp),
+        label_logit=cut(stats.label_logit),
+        lse=cut(stats.lse),
+        top1=cut(stats.top1),
+        entropy={t: cut(h) for t, h in stats.entropy.items()},
+        second_moment=None if stats.second_moment is None else cut(stats.second_moment),
+        hidden={key: cut(h) for key, h in stats.hidden.items()},
+        vocab={key: cut(v) for key, v in stats.vocab.items()},
+    )

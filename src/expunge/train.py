@@ -1,0 +1,277 @@
+"""The loop: `Fit` turns terms and batches into updates, with checkpoints, a log, and a clean stop.
+
+Samples, partners and dropout depend on seed, epoch and index only, so a run that was killed and resumed has the same
+weights, bit for bit on a CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from expunge import checkpoint
+from expunge.core import Batch, Side
+from expunge.data.collate import collate
+from expunge.data.encode import Encoded
+from expunge.errors import Interrupted, MethodError, TrainingError
+from expunge.lm import LM, Scored
+from expunge.recipe import Train
+from expunge.refcache import Reference
+from expunge.runfolder import RunFolder
+from expunge.sampling import Sampler, record_draw
+from expunge.step import Step, accumulate
+from expunge.terms import Term, weight_report
+
+OnStep = Callable[[Mapping[str, Any], int], None]
+OnEpoch = Callable[[int, Scored], None]
+_LAYER = re.compile(r"\b(?:layers|h|blocks)\.(\d+)\.")
+
+
+@dataclass
+class Fit:
+    """One training run in progress. `sides[anchor]` decides how long an epoch is; other sides supply partners.
+
+    `on_step(entry, total)` sees every log line, `on_epoch(epochs_done, module)` the model before training (0) and after
+    each epoch.
+    """
+
+    lm: LM
+    terms: tuple[Term, ...]
+    sides: Mapping[Side, Sequence[Encoded]]
+    settings: Train
+    run: RunFolder
+    seed: int
+    anchor: Side = "forget"
+    reference: Reference | None = None
+    on_step: OnStep | None = None
+    on_epoch: OnEpoch | None = None
+    accelerator: Accelerator = field(init=False)
+    module: Scored = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    sampler: Sampler = field(init=False)
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.accelerator = Accelerator(
+            cpu=self.lm.device.type == "cpu", mixed_precision="bf16" if s.bf16 else "no", log_with=list(s.report_to) or None
+        )
+        if self.accelerator.num_processes > 1:
+            raise TrainingError(f"{self.accelerator.num_processes} processes were started; training runs in one process")
+        self.module = Scored(self.lm.model, naive=s.head == "naive")
+        _choose_trainable(self.lm.model, s.trainable)
+        if s.gradient_checkpointing:
+            self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.optimizer = adamw(self.module, s)
+        self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
+        sizes = {side: len(items) for side, items in self.sides.items()}
+        self.sampler = Sampler(self.anchor, sizes, s.per_device_train_batch_size, s.gradient_accumulation_steps, self.seed)
+        epochs = math.ceil(s.num_train_epochs * self.sampler.steps_per_epoch)
+        self.total = s.max_steps if s.max_steps > 0 else epochs
+
+    def __call__(self) -> None:
+        """Trains to the end, resuming from the newest whole checkpoint of the run if there is one."""
+        start = {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}
+        done = self._resume()
+        step = Step(self.terms, self.reference, joined=self.settings.head == "fused")
+        if done == 0 and self.on_epoch is not None:
+            self.on_epoch(0, self.module)
+        with stop_requests() as stop:
+            while done < self.total:
+                self.module.train()
+                self._update(step, done, start)
+                done += 1
+                if done % self.sampler.steps_per_epoch == 0 and self.on_epoch is not None:
+                    self.on_epoch(done // self.sampler.steps_per_epoch, self.module)
+                if stop.is_set():
+                    self._save(done)
+                    raise Interrupted(
+                        f"stopped after step {done} of {self.total}; everything is in '{self.run.path}'. "
+                        "Give the same command again to go on"
+                    )
+                if done % (self.settings.save_steps or self.sampler.steps_per_epoch) == 0 and done < self.total:
+                    self._save(done)
+        self.module.eval()
+        self.lm.model.eval()
+
+    def batches(self, step: int) -> list[dict[Side, Batch]]:
+        """The micro-batches of step `step` (from 0): a pure function of the seed and the step."""
+        return [
+            {side: self._collate(side, chosen[side]) for side in self.sides}
+            for chosen in self.sampler.micro_batches(step)
+        ]
+
+    def _collate(self, side: Side, indices: Sequence[int]) -> Batch:
+        items = [self.sides[side][i] for i in indices]
+        draws = [record_draw(self.seed, item.id) for item in items]
+        return collate(items, self.lm.pad_id, draws).to(self.lm.device)
+
+    def _update(self, step: Step, done: int, start: Mapping[str, Tensor]) -> None:
+        began = time.perf_counter()
+        micro = self.batches(done)
+        rate = learning_rate(self.settings, done, self.total, self.sampler.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
+        values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds)
+        loss = sum(t.coef * mean for t, mean in zip(self.terms, means, strict=True))
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        norm = float(self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm or math.inf))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._broken(done, loss, norm, micro)
+        self.optimizer.step()
+        if (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total:
+            entry = {
+                "step": done + 1,
+                "epoch": (done + 1) / self.sampler.steps_per_epoch,
+                "learning_rate": rate,
+                "loss": loss,
+                "terms": {label: mean for label, mean in zip(labels(self.terms), means, strict=True)},
+                "grad_norm": norm,
+                **drift(self.module, start),
+                **_shares(weight_report(values)),
+                "tokens": sum(int(b.mask.sum()) for sides in micro for b in sides.values()),
+                "seconds": time.perf_counter() - began,
+            }
+            self.run.append_log(entry)
+            if self.on_step is not None:
+                self.on_step(entry, self.total)
+
+    def _broken(self, done: int, loss: float, norm: float, micro: Sequence[Mapping[Side, Batch]]) -> None:
+        """Keeps the weights as they were before this step, and says where it broke."""
+        self.optimizer.zero_grad()
+        self._save(done)
+        first = next(iter(micro[0].values()))
+        raise TrainingError(
+            f"loss {loss} with gradient norm {norm} at step {done + 1} of {self.total}, in a batch with records "
+            f"{', '.join(first.ids[:4])}. The state after step {done} is kept in '{self.run.path}/checkpoints'. "
+            "A lower learning_rate or forget_coef, or a bounded objective such as npo, may help"
+        )
+
+    def _save(self, done: int) -> None:
+        root = self.run.file("checkpoints")
+        checkpoint.save(root, done, self.module, self.optimizer, {"total": self.total}, self.settings.save_total_limit)
+
+    def _resume(self) -> int:
+        found, skipped = checkpoint.latest(self.run.file("checkpoints"))
+        if skipped:
+            self.run.update(checkpoints_passed_over=skipped)
+        if found is None:
+            self.run.write_lines("log.jsonl", [])
+            return 0
+        found.restore(self.module, self.optimizer)
+        self.run.trim_log(found.step)
+        return found.step
+
+
+def clear_checkpoints(run: RunFolder) -> None:
+    """Removes the checkpoints of a run that is over: its result is in model/."""
+    shutil.rmtree(run.file("checkpoints"), ignore_errors=True)
+
+
+def labels(terms: Sequence[Term]) -> list[str]:
+    """A distinct name for each term, in order."""
+    names: list[str] = []
+    for term in terms:
+        same = sum(name.split(" #")[0] == term.label for name in names)
+        names.append(f"{term.label} #{same + 1}" if same else term.label)
+    return names
+
+
+def adamw(module: nn.Module, settings: Train) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only (not on biases and norms)."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
+
+
+def learning_rate(settings: Train, step: int, total: int, steps_per_epoch: int) -> float:
+    """The step size of step `step` (from 0), as transformers' schedules compute it.
+
+    >>> [learning_rate(Train(learning_rate=1.0, warmup_steps=1), step, 3, 1) for step in range(3)]
+    [0.0, 1.0, 0.5]
+    """
+    warmup = settings.warmup_steps or math.ceil(settings.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return settings.learning_rate * step / max(1, warmup)
+    left = (total - step) / max(1, total - warmup)
+    if settings.lr_scheduler_type == "constant":
+        return settings.learning_rate
+    if settings.lr_scheduler_type == "cosine":
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (1 - left)))
+    return settings.learning_rate * max(0.0, left)
+
+
+def drift(module: nn.Module, start: Mapping[str, Tensor]) -> dict[str, Any]:
+    """{'drift': ||theta - theta_0||_2, 'drift_by_layer': {layer or parameter group: the same}}."""
+    squares: dict[str, float] = {}
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name in start:
+                moved = float((parameter.float() - start[name].float()).pow(2).sum())
+                squares[_layer(name)] = squares.get(_layer(name), 0.0) + moved
+    return {"drift": math.sqrt(sum(squares.values())), "drift_by_layer": {k: math.sqrt(v) for k, v in squares.items()}}
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that work ends at a step; a second Ctrl-C interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _layer(name: str) -> str:
+    found = _LAYER.search(name)
+    if found:
+        return f"layer.{found[1]}"
+    return "embedding" if "embed" in name or "wte" in name or "wpe" in name else "head and norm"
+
+
+def _shares(report: Mapping[str, float]) -> dict[str, float | None]:
+    scored, weight = report["scored"], report["weight"]
+    return {
+        "selected_share": report["selected"] / scored if scored else None,
+        "weight_on_gold": report["gold"] / weight if weight and not math.isnan(report["gold"]) else None,
+        "flat": report["flat"],
+        "empty": report["empty"],
+    }
+
+
+def _choose_trainable(model: nn.Module, pattern: str | None) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    chosen = {name for name in names if pattern is None or re.search(pattern, name)}
+    if not chosen:
+        raise MethodError(f"train.trainable='{pattern}' finds no parameter. Names look like: {', '.join(names[:3])}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)

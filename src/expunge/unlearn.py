@@ -1,0 +1,193 @@
+"""The two verbs that change weights: `unlearn` removes the forget set from a model, `finetune` makes models to compare.
+
+Both read a recipe, write a run folder, and go on where an earlier call with the same recipe was stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expunge import lm as lms
+from expunge import registry, runfolder
+from expunge.core import Side
+from expunge.data import annotations, load, preflight
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.records import Record
+from expunge.errors import DataError
+from expunge.fresh import fresh_model
+from expunge.lm import LM, Scored
+from expunge.recipe import Method, Recipe, Source, TermSpec
+from expunge.refcache import Reference
+from expunge.runfolder import RunFolder
+from expunge.terms import Term, build_term, build_terms
+from expunge.trace import TokenView
+from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
+
+STATIC = ("given", "gold")
+_VIEWED = 24
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Records of every side, and their tokens for one tokenizer."""
+
+    records: Mapping[Side, Sequence[Record]]
+    encoded: Mapping[Side, Sequence[Encoded]]
+
+
+def records_of(source: Source | None, side: Side) -> list[Record]:
+    """The records of one side of a recipe with their annotation's spans; empty if the recipe names no source."""
+    if source is None:
+        return []
+    records = load.load(source, side)
+    return annotations.attach(records, annotations.read(Path(source.annotations))) if source.annotations else records
+
+
+def prepare(recipe: Recipe, lm: LM) -> Prepared:
+    """Records and tokens of forget and retain, after the checks of preflight; DataError names all that is wrong."""
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    sources: dict[Side, Source | None] = {"forget": recipe.data.forget, "retain": recipe.data.retain}
+    records = {side: records_of(source, side) for side, source in sources.items()}
+    holdout = records_of(recipe.data.holdout, "forget")
+    preflight.require(preflight.check(records["forget"], records["retain"], holdout, encoder))
+    encoded = {
+        side: [encoder.encode(r, static_names=STATIC if _has_spans(rs) else ()) for r in rs]
+        for side, rs in records.items()
+    }
+    return Prepared(records, {side: [e for e in es if (e.targets >= 0).any()] for side, es in encoded.items()})
+
+
+def unlearn(recipe: Recipe, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> RunFolder:
+    """The run folder of the recipe's method, its model in model/; resumes or returns a run of the same recipe."""
+    for plugin in recipe.plugins:
+        registry.load_plugin(plugin)
+    terms = build_terms(recipe.method)
+    run, finished = begin(recipe, "unlearn")
+    if finished:
+        return run
+    with runfolder.recording(run):
+        lm = lms.load(recipe.model, device=lms.device_of(recipe.device))
+        data = prepare(recipe, lm)
+        sides = {side: data.encoded[side] for side in _sides(terms)}
+        for side, items in sides.items():
+            if not items:
+                raise DataError(f"the method has a term on {side}, but there are no {side} records. Set data.{side}")
+        reference = reference_of(recipe, lm, terms)
+        _describe(run, lm, data)
+        view = _token_view(lm, data, terms, recipe.seed, run, reference)
+
+        def each_epoch(epoch: int, module: Scored) -> None:
+            view(epoch, module)
+            if on_epoch is not None:
+                on_epoch(epoch, module)
+
+        Fit(
+            lm, terms, sides, recipe.train, run, recipe.seed, reference=reference, on_step=on_step, on_epoch=each_epoch
+        )()
+        lms.save(lm, run.file("model"))
+        clear_checkpoints(run)
+    return run
+
+
+def finetune(
+    recipe: Recipe, *, without: Collection[str] = (), on_step: OnStep | None = None, on_epoch: OnEpoch | None = None
+) -> RunFolder:
+    """The run folder of the recipe's model trained on all records but the sides in `without`.
+
+    With nothing left out it is the target; without 'forget', the oracle. Training as in `recipe.finetune`, or
+    `recipe.train` if that is not set. A fresh model gets its tokenizer from forget, retain and holdout texts alike, so
+    that target and oracle are the same but for what they have read.
+    """
+    unknown_sides = set(without) - {"forget", "retain"}
+    if unknown_sides or len(set(without)) > 1:
+        raise DataError(f"finetune can leave out forget or retain; asked for: {', '.join(sorted(without))}")
+    run, finished = begin(recipe, "finetune")
+    if finished:
+        return run
+    with runfolder.recording(run):
+        lm = _base(recipe)
+        data = prepare(recipe, lm)
+        _describe(run, lm, data)
+        items = [item for side, encoded in data.encoded.items() if side not in without for item in encoded]
+        terms = _likelihood()
+        Fit(
+            lm, terms, {"retain": items}, recipe.finetune or recipe.train, run, recipe.seed,
+            anchor="retain", on_step=on_step, on_epoch=on_epoch,
+        )()  # fmt: skip
+        lms.save(lm, run.file("model"))
+        run.update(without=sorted(without))
+        clear_checkpoints(run)
+    return run
+
+
+def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
+    """The run folder to work in, and whether its run is finished already.
+
+    A folder that holds a run of the same recipe is continued; any other is refused unless `recipe.overwrite`.
+    """
+    if runfolder.is_run(recipe.output_dir) and not recipe.overwrite:
+        run = runfolder.open(recipe.output_dir)
+        facts = run.manifest
+        if facts["recipe_hash"] == runfolder.recipe_hash(recipe) and facts["kind"] == kind:
+            if facts["status"] == "finished":
+                return run, True
+            run.update(status="running", finished=None)
+            return run, False
+    return runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite), False
+
+
+def reference_of(recipe: Recipe, lm: LM, terms: Sequence[Term]) -> Reference | None:
+    """The frozen model that the terms compare with, or None if none of them does."""
+    if not any(term.needs.any_reference for term in terms):
+        return None
+    if recipe.reference is None:
+        model = copy.deepcopy(lm.model)
+    else:
+        settings = recipe.model.model_copy(update={"model_name_or_path": recipe.reference, "model_revision": None})
+        model = lms.load(settings, device=str(lm.device)).model
+    return Reference(Scored(model.eval().requires_grad_(False)))
+
+
+def _base(recipe: Recipe) -> LM:
+    if recipe.model.fresh is None:
+        return lms.load(recipe.model, device=lms.device_of(recipe.device))
+    sides: tuple[tuple[Source | None, Side], ...] = (
+        (recipe.data.forget, "forget"), (recipe.data.retain, "retain"), (recipe.data.holdout, "forget"),
+    )  # fmt: skip
+    texts = [text for source, side in sides for r in records_of(source, side) for text in (r.prompt, r.answer, r.text)]
+    return fresh_model(recipe.model.fresh, [text for text in texts if text], recipe.seed)
+
+
+def _likelihood() -> tuple[Term, ...]:
+    return (build_term(TermSpec(objective="nll", on="retain", tokens="all"), Method()),)
+
+
+def _sides(terms: Sequence[Term]) -> list[Side]:
+    order: list[Side] = ["forget", "retain"]
+    return [side for side in order if any(term.on == side for term in terms)]
+
+
+def _token_view(
+    lm: LM, data: Prepared, terms: Sequence[Term], seed: int, run: RunFolder, reference: Reference | None
+) -> Callable[[int, Scored], None]:
+    term = next(t for t in terms if t.on == "forget")
+    items = data.encoded["forget"]
+    chosen = items[:: max(1, len(items) // _VIEWED)][:_VIEWED]
+    return TokenView(lm, chosen, {r.id: r for r in data.records["forget"]}, term, seed, run, reference)
+
+
+def _describe(run: RunFolder, lm: LM, data: Prepared) -> None:
+    run.update(
+        model={"name": lm.name, "hash": lms.content_hash(lm.model), "parameters": lm.model.num_parameters()},
+        data={
+            side: {"count": len(rs), "hash": runfolder.text_hash(r.text_hash for r in rs)}
+            for side, rs in data.records.items()
+        },
+    )
+
+
+def _has_spans(records: Sequence[Record]) -> bool:
+    return any(record.spans for record in records)
