@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,7 +32,9 @@ class Record:
 
     `perturbed` are wrong answers, `paraphrase` a right answer in other words, `prompt_paraphrase` the question in
     other words. `subject` groups records about one person or topic (clusters of the bootstrap). `spans` are spans
-    that came with the data (gold, or an annotation's).
+    that came with the data (gold, or an annotation's). `history` holds the turns of a conversation before the prompt,
+    (role, content) each. A piece of a longer text names its `document` and the character `offset` of its beginning
+    there, and `continues` if more of the document follows (then no end-of-text token does).
     """
 
     id: str
@@ -44,11 +47,25 @@ class Record:
     prompt_paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
+    document: str = ""
+    offset: int = 0
+    continues: bool = False
+
+    @property
+    def body(self) -> str:
+        """What is scored: the text of a raw record, else the answer."""
+        return self.text or self.answer
+
+    @property
+    def body_field(self) -> Field:
+        """The name of the field that `body` is."""
+        return "text" if self.text else "answer"
 
     @property
     def text_hash(self) -> str:
         """SHA-256 over prompt, answer and text (16 hex digits): what an annotation is bound to."""
-        joined = "\x1f".join((self.prompt, self.answer, self.text))
+        joined = "\x1f".join((self.prompt, self.answer, self.text, *(part for turn in self.history for part in turn)))
         return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -59,3 +76,11 @@ class Annotation:
     record_id: str
     text_hash: str
     spans: tuple[Span, ...] = field(default_factory=tuple)
+
+
+def data_hash(records: Iterable[Record]) -> str:
+    """SHA-256 over the ids and texts of the records in their order (16 hex digits)."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.id}\x1f{record.text_hash}\x1e".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
