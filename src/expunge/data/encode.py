@@ -84,8 +84,11 @@ class Encoder:
     _special: frozenset[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        vocabulary = self.tokenizer.added_tokens_decoder
-        special = {i for i, token in vocabulary.items() if token.special} | set(self.tokenizer.all_special_ids)
+        unknown = {self.tokenizer.unk_token_id}  # stands for characters like any other token
+        vocabulary = {i: token for i, token in self.tokenizer.added_tokens_decoder.items() if i not in unknown}
+        special = {i for i, token in vocabulary.items() if token.special} | set(
+            self.tokenizer.all_special_ids
+        ) - unknown
         object.__setattr__(self, "_rendering", templates.choose(self.template, self.date_string, self.tokenizer))
         object.__setattr__(self, "_added", frozenset(vocabulary) | special)
         object.__setattr__(self, "_special", frozenset(special))
