@@ -7,6 +7,7 @@ Grammar: `name:key=value,key=value`. Scores add, `0.5*masking+0.5*entropy:temper
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -177,21 +178,23 @@ def _make(kind: Kind, name: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _check_fields_on_init(cls: type, kind: Kind, name: str) -> None:
-    post_init = getattr(cls, "__post_init__", None)
+    """Makes the constructor convert and check what it is given, before the dataclass's own `__post_init__` runs."""
+    assign = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(assign)
 
-    def checked(self: Any) -> None:
+    @functools.wraps(assign)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        given = signature.bind(self, *args, **settings)
         hints = typing.get_type_hints(cls, include_extras=True)
-        for f in dataclasses.fields(cls):
-            value = getattr(self, f.name)
+        for key, value in list(given.arguments.items())[1:]:
             try:
-                object.__setattr__(self, f.name, _adapter(hints[f.name]).validate_python(value))
+                given.arguments[key] = _adapter(hints[key]).validate_python(value)
             except ValidationError as error:
                 fault = error.errors()[0]["msg"]
-                raise MethodError(f"{kind} '{name}': {f.name}: {fault} (got {value!r})") from None
-        if post_init is not None:
-            post_init(self)
+                raise MethodError(f"{kind} '{name}': {key}: {fault} (got {value!r})") from None
+        assign(*given.args, **given.kwargs)
 
-    cls.__post_init__ = checked  # type: ignore[attr-defined]
+    cls.__init__ = checked  # type: ignore[misc]
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:

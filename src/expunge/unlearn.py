@@ -14,7 +14,7 @@ from expunge import lm as lms
 from expunge import registry, runfolder
 from expunge.core import Side
 from expunge.data import annotations, load, preflight
-from expunge.data.encode import Encoded, Encoder
+from expunge.data.encode import Encoded, Encoder, static_names
 from expunge.data.records import Record
 from expunge.errors import DataError
 from expunge.fresh import fresh_model
@@ -26,7 +26,6 @@ from expunge.terms import Term, build_term, build_terms
 from expunge.trace import TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
 
-STATIC = ("given", "gold")
 _VIEWED = 24
 
 
@@ -53,11 +52,14 @@ def prepare(recipe: Recipe, lm: LM) -> Prepared:
     records = {side: records_of(source, side) for side, source in sources.items()}
     holdout = records_of(recipe.data.holdout, "forget")
     preflight.require(preflight.check(records["forget"], records["retain"], holdout, encoder))
-    encoded = {
-        side: [encoder.encode(r, static_names=STATIC if _has_spans(rs) else ()) for r in rs]
-        for side, rs in records.items()
-    }
+    encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
     return Prepared(records, {side: [e for e in es if (e.targets >= 0).any()] for side, es in encoded.items()})
+
+
+def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
+    """Every record as tokens, with the static scores that the spans of any of them give rise to."""
+    names = static_names(records)
+    return [encoder.encode(record, static_names=names) for record in records]
 
 
 def unlearn(recipe: Recipe, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> RunFolder:
@@ -187,7 +189,3 @@ def _describe(run: RunFolder, lm: LM, data: Prepared) -> None:
             for side, rs in data.records.items()
         },
     )
-
-
-def _has_spans(records: Sequence[Record]) -> bool:
-    return any(record.spans for record in records)
