@@ -83,7 +83,8 @@ class Sample:
 
     def leave_one_out(self) -> FloatArray:
         """(count, n) weights: 1, but 0 on the items of the unit left out."""
-        return (self.units[None, :] != np.arange(self.count)[:, None]).astype(np.float64)
+        weights: FloatArray = (self.units[None, :] != np.arange(self.count)[:, None]).astype(np.float64)
+        return weights
 
 
 def bootstrap(

@@ -1,0 +1,182 @@
+"""The one pass of a model over an evaluation set that all teacher-forced metrics are computed from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from expunge.core import IGNORE, Batch, Needs, TokenStats
+from expunge.data.collate import collate
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.records import Record
+from expunge.errors import DataError
+from expunge.evals.table import SCORES
+from expunge.lm import LM, Scored
+
+NEEDS = Needs(second_moment=True, entropy=frozenset({1.0}))
+_NUMBERS = ("logp", "label_logit", "lse", "entropy", "second_moment")
+VARIANTS = ("answer", "paraphrase", "perturbed")
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One row to be scored: an answer of a record, in one variant, as tokens."""
+
+    record: Record
+    variant: str
+    text: str
+    encoded: Encoded
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """(T,) True where a token is scored."""
+        mask: npt.NDArray[np.bool_] = self.encoded.targets != IGNORE
+        return mask
+
+
+def items(encoder: Encoder, records: Iterable[Record], variants: Sequence[str] = VARIANTS) -> list[Item]:
+    """The rows of a score table: each record's answer, paraphrase and perturbed answers, as far as it has them."""
+    rows = []
+    for record in records:
+        for variant, text in _texts(record, variants):
+            encoded = encoder.encode(record, answer=None if variant == "answer" else text)
+            rows.append(Item(record, variant, text, encoded))
+    return rows
+
+
+def content_hash(rows: Iterable[Item]) -> str:
+    """SHA-256 (16 hex digits) over names and token ids of all rows: data, template and tokenizer in one."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.record.id}\x1f{row.variant}\x1f{row.record.subject}\x1f{row.text}\x1e".encode())
+        digest.update(row.encoded.input_ids.tobytes() + row.encoded.targets.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def score(
+    lm: LM,
+    encoder: Encoder,
+    records: Iterable[Record],
+    variants: Sequence[str] = VARIANTS,
+    *,
+    token_budget: int = 2048,
+    progress: Progress | None = None,
+) -> pa.Table:
+    """The score table of a model on the records: one forward pass for each (record, variant)."""
+    return score_items(lm, items(encoder, records, variants), token_budget=token_budget, progress=progress)
+
+
+def score_items(
+    lm: LM, rows: Sequence[Item], *, token_budget: int = 2048, progress: Progress | None = None
+) -> pa.Table:
+    """The score table of rows that are encoded already.
+
+    Batches hold rows of like length and at most `token_budget` tokens, padding included (a longer row goes alone); the
+    vocabulary head runs on scored positions only. In float32 the result does not depend on the batches; in bfloat16
+    it does, within rounding. Dropout is off during the pass, and the training mode is as before afterwards.
+    """
+    stats = [np.zeros((len(_NUMBERS) + 1, row.encoded.scored), np.float32) for row in rows]
+    todo = [index for index, row in enumerate(rows) if row.encoded.scored]
+    done = len(rows) - len(todo)
+    scored = Scored(lm.model)
+    with inference(lm):
+        for batch in budgeted([len(row.encoded) for row in rows], todo, token_budget):
+            packed = collate([rows[index].encoded for index in batch], lm.pad_id).to(lm.device)
+            flat = _flat(scored(packed, NEEDS), packed)
+            ends = np.cumsum([rows[index].encoded.scored for index in batch])
+            for index, part in zip(batch, np.split(flat, ends[:-1], axis=1), strict=True):
+                stats[index][:] = part
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(rows))
+    return _table(lm, rows, stats)
+
+
+def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Groups of `indices`, the longest first, whose padded size is at most `token_budget` tokens."""
+    batch: list[int] = []
+    for index in sorted(indices, key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def inference(lm: LM) -> Iterator[None]:
+    """No autograd and no dropout inside; the model's training mode as before afterwards."""
+    training = [module for module in lm.model.modules() if module.training]
+    lm.model.train(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _texts(record: Record, variants: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for variant in variants:
+        if variant == "answer":
+            yield "answer", record.body
+        elif variant == "paraphrase":
+            if record.paraphrase:
+                yield "paraphrase", record.paraphrase
+        elif variant == "perturbed":
+            for index, text in enumerate(record.perturbed):
+                yield f"perturbed:{index}", text
+        else:
+            raise DataError(f"unknown variant '{variant}' of an answer. There are: {', '.join(VARIANTS)}.")
+
+
+def _flat(stats: TokenStats, batch: Batch) -> npt.NDArray[np.float32]:
+    """(statistics, scored tokens) of a batch, row after row."""
+    assert stats.second_moment is not None
+    columns = (stats.logp, stats.label_logit, stats.lse, stats.entropy[1.0], stats.second_moment, stats.top1.float())
+    flat: npt.NDArray[np.float32] = torch.stack([column[batch.mask].float() for column in columns]).cpu().numpy()
+    return flat
+
+
+def _table(lm: LM, rows: Sequence[Item], stats: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
+    bounds = pa.array(np.cumsum([0, *(part.shape[1] for part in stats)]).astype(np.int32))
+    flat = np.concatenate([np.zeros((len(_NUMBERS) + 1, 0), np.float32), *stats], axis=1)
+    ranges = [row.encoded.offsets[row.mask] for row in rows]
+    spans = np.concatenate([np.zeros((0, 2), np.int32), *ranges])
+
+    def lists(values: npt.NDArray[np.generic]) -> pa.Array:
+        return pa.ListArray.from_arrays(bounds, pa.array(np.ascontiguousarray(values)))
+
+    columns = {
+        "id": [row.record.id for row in rows],
+        "variant": [row.variant for row in rows],
+        "subject": [row.record.subject for row in rows],
+        "text": [row.text for row in rows],
+        "truncated": [row.encoded.truncated for row in rows],
+        "eos": [len(places) > 0 and int(places[-1, 0]) < 0 for places in ranges],
+        "tokens": pa.array([_tokens(lm, row) for row in rows], pa.list_(pa.string())),
+        "start": lists(spans[:, 0]),
+        "end": lists(spans[:, 1]),
+        **{name: lists(flat[index]) for index, name in enumerate(_NUMBERS)},
+        "top1": lists(flat[-1] > 0.5),
+    }
+    return pa.table({name: columns[name] for name in SCORES.names}, schema=SCORES)
+
+
+def _tokens(lm: LM, row: Item) -> list[str]:
+    """The characters of each scored token; outside the answer, what the tokenizer writes for it."""
+    places, ids = row.encoded.offsets[row.mask].tolist(), row.encoded.targets[row.mask].tolist()
+    return [
+        row.text[start:end] if start >= 0 else str(lm.tokenizer.decode([token]))
+        for (start, end), token in zip(places, ids, strict=True)
+    ]
