@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge.core import Needs, VocabMap
+from expunge.core import At, Needs, TokenStats, VocabMap, scatter
 
 CHUNK_LOGITS = 2**24
 
@@ -84,6 +84,25 @@ def naive_token_stats(
     detached = _detached(logits.detach(), targets, temperatures, needs.second_moment)
     mapped = [m(logits, reference_logits if m.reads_reference else None, targets) for m in maps]
     return _named((logp, label_logit, logits.logsumexp(-1), *mapped, *detached), maps, temperatures, needs.second_moment)
+
+
+def placed(rows: Rows, read: Tensor, mask: Tensor, hidden: Mapping[tuple[int | float, At], Tensor]) -> TokenStats:
+    """The (B, T) form of statistics computed at the True positions of `read`, kept at those of `mask`."""
+
+    def place(values: Tensor) -> Tensor:
+        full = scatter(values, read)
+        return full if read is mask else torch.where(mask, full, torch.zeros_like(full))
+
+    return TokenStats(
+        logp=place(rows.logp),
+        label_logit=place(rows.label_logit),
+        lse=place(rows.lse),
+        top1=place(rows.top1),
+        entropy={t: place(h) for t, h in rows.entropy.items()},
+        second_moment=None if rows.second_moment is None else place(rows.second_moment),
+        hidden=hidden,
+        vocab={key: scatter(value, read) for key, value in rows.vocab.items()},
+    )
 
 
 @dataclass(frozen=True)

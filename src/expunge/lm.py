@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from expunge.core import At, Batch, Needs, TokenStats, scatter
+from expunge.core import At, Batch, Needs, TokenStats
 from expunge.errors import ModelError
-from expunge.fused import Head, ReferenceRows, Rows, naive_token_stats, token_stats
+from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
 from expunge.recipe import Model
 
 transformers_logging.disable_progress_bar()
@@ -153,7 +153,7 @@ class Scored(nn.Module):
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
         targets = batch.targets.clamp(min=0)[read]
         rows = self._stats(states[-1][read], head_of(self.model), targets, needs, reference)
-        return _to_stats(rows, read, batch.mask, hidden_states(states, needs, batch.mask))
+        return placed(rows, read, batch.mask, hidden_states(states, needs, batch.mask))
 
     def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
         """Final hidden states at the positions that vocabulary maps read, without gradient."""
@@ -185,23 +185,6 @@ def hidden_states(
             state = torch.cat([state[:, 1:], torch.zeros_like(state[:, :1])], dim=1)
         out[layer, at] = torch.where(mask[..., None], state, 0.0)
     return out
-
-
-def _to_stats(rows: Rows, read: Tensor, mask: Tensor, hidden: Mapping[tuple[int | float, At], Tensor]) -> TokenStats:
-    def place(values: Tensor) -> Tensor:
-        full = scatter(values, read)
-        return full if read is mask else torch.where(mask, full, torch.zeros_like(full))
-
-    return TokenStats(
-        logp=place(rows.logp),
-        label_logit=place(rows.label_logit),
-        lse=place(rows.lse),
-        top1=place(rows.top1),
-        entropy={t: place(h) for t, h in rows.entropy.items()},
-        second_moment=None if rows.second_moment is None else place(rows.second_moment),
-        hidden=hidden,
-        vocab={key: scatter(value, read) for key, value in rows.vocab.items()},
-    )
 
 
 def _check_folder(name: str, settings: Model) -> None:

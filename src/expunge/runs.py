@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from expunge import lm as lms
 from expunge import registry, runfolder
 from expunge.core import Side
@@ -23,7 +25,7 @@ from expunge.recipe import Method, Recipe, Source, TermSpec
 from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
 from expunge.terms import Term, build_term, build_terms
-from expunge.trace import TokenView
+from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
 
 _VIEWED = 24
@@ -53,7 +55,7 @@ def prepare(recipe: Recipe, lm: LM) -> Prepared:
     holdout = records_of(recipe.data.holdout, "forget")
     preflight.require(preflight.check(records["forget"], records["retain"], holdout, encoder))
     encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
-    return Prepared(records, {side: [e for e in es if (e.targets >= 0).any()] for side, es in encoded.items()})
+    return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
 
 
 def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
@@ -163,6 +165,18 @@ def _base(recipe: Recipe) -> LM:
     return fresh_model(recipe.model.fresh, [text for text in texts if text], recipe.seed)
 
 
+def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record]) -> pa.Table:
+    """A row a record: its tokens with the score and weight that the recipe's first forget term gives them.
+
+    Columns as `trace.SCHEMA`. Records without a scored token are left out.
+    """
+    terms = build_terms(recipe.method)
+    term = next(t for t in terms if t.on == "forget")
+    encoded = [e for e in encode_all(Encoder.from_recipe(lm.tokenizer, recipe.data), records) if e.scored]
+    scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,)))
+    return scoring.rows(encoded, {r.id: r for r in records}, 0.0, Scored(lm.model))
+
+
 def _likelihood() -> tuple[Term, ...]:
     return (build_term(TermSpec(objective="nll", on="retain", tokens="all"), Method()),)
 
@@ -178,7 +192,7 @@ def _token_view(
     term = next(t for t in terms if t.on == "forget")
     items = data.encoded["forget"]
     chosen = items[:: max(1, len(items) // _VIEWED)][:_VIEWED]
-    return TokenView(lm, chosen, {r.id: r for r in data.records["forget"]}, term, seed, run, reference)
+    return TokenView(Scoring(lm, term, seed, reference), chosen, {r.id: r for r in data.records["forget"]}, run)
 
 
 def _describe(run: RunFolder, lm: LM, data: Prepared) -> None:

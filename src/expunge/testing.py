@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, VocabMap, scatter
-from expunge.fused import Head, ReferenceRows, naive_token_stats
+from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, VocabMap
+from expunge.fused import Head, ReferenceRows, naive_token_stats, placed
 
 Probabilities = Sequence[Sequence[float]]
 
@@ -50,15 +50,7 @@ def stats_from_logits(logits: Tensor, batch: Batch, needs: Needs, reference: Ten
     rows = naive_token_stats(
         flat, identity, batch.targets[mask], needs, None if other is None else ReferenceRows(other, identity)
     )
-    return TokenStats(
-        logp=scatter(rows.logp, mask),
-        label_logit=scatter(rows.label_logit, mask),
-        lse=scatter(rows.lse, mask),
-        top1=scatter(rows.top1, mask),
-        entropy={t: scatter(h, mask) for t, h in rows.entropy.items()},
-        second_moment=None if rows.second_moment is None else scatter(rows.second_moment, mask),
-        vocab={key: scatter(value, mask) for key, value in rows.vocab.items()},
-    )
+    return placed(rows, mask, mask, {})
 
 
 def _logits(rows: Probabilities) -> Tensor:
