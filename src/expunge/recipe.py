@@ -1,28 +1,70 @@
 """The recipe: every setting of a run, its default and its meaning. Defaults < YAML file < dotted overrides.
 
-All faults of a recipe are reported at once; an unknown key is an error with a suggestion.
+All faults of a recipe are reported at once; an unknown key is an error with a suggestion. The schema decides what a
+value is: a text field keeps `no` and `012` as they were written, a number field reads `1e-5`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from expunge.errors import RecipeError
+from expunge.faults import fault_lines
+from expunge.plainyaml import override, read
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Text = str | None
+_S = TypeVar("_S", bound=BaseModel)
+
+_OTHER_NAMES = {
+    "lr": "train.learning_rate",
+    "epochs": "train.num_train_epochs",
+    "batch_size": "train.per_device_train_batch_size",
+    "steps": "train.max_steps",
+    "torch_dtype": "model.dtype",
+    "gamma": "method.forget_coef",
+    "alpha": "method.retain_coef",
+    "output": "output_dir",
+}
+"""Names that people bring along from other tools, and where they are here."""
+
+
+def _spec_text(value: Any) -> Any:
+    """{name: npo, beta: 0.1} -> 'npo:beta=0.1'; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    settings = {str(key): setting for key, setting in value.items()}
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or any(isinstance(v, (Mapping, list, tuple)) for v in settings.values()):
+        raise ValueError("a method given as a mapping needs the key 'name', and plain values")
+    return name + (":" if settings else "") + ",".join(f"{key}={setting}" for key, setting in settings.items())
+
+
+def _split(value: Any) -> Any:
+    """'a, b' -> ('a', 'b'); anything else as it is."""
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Spec = Annotated[
+    str,
+    BeforeValidator(_spec_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]}),
+]
+"""Text such as `npo:beta=0.1`, or the same as a mapping: {name: npo, beta: 0.1}."""
 
 
 class Section(BaseModel):
     """One level of the recipe: unknown keys are refused, values are checked, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class FreshModel(Section):
@@ -36,6 +78,12 @@ class FreshModel(Section):
     max_position_embeddings: PositiveInt = Field(512, description="longest text, in tokens")
     tie_word_embeddings: bool = Field(True, description="share the embedding with the head")
 
+    @model_validator(mode="after")
+    def _check(self) -> FreshModel:
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of 2 * num_attention_heads")
+        return self
+
 
 class Model(Section):
     """Which model, and how it is loaded. Names and folders as in transformers."""
@@ -44,9 +92,17 @@ class Model(Section):
     model_revision: Text = Field(None, description="branch, tag or commit on the hub")
     tokenizer_name_or_path: Text = Field(None, description="another tokenizer than the model's own")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    attn_implementation: Text = Field(None, description="sdpa, eager, flash_attention_2; the library's choice if not set")
+    attn_implementation: Text = Field(
+        None, description="sdpa, eager, flash_attention_2; the library's choice if not set"
+    )
     allow_pickle: bool = Field(False, description="accept weights in pickle files, which can run code")
     fresh: FreshModel | None = Field(None, description="make a small model from scratch instead of loading one")
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if self.fresh is not None and self.model_name_or_path is not None:
+            raise ValueError("give either model_name_or_path or fresh, not both")
+        return self
 
 
 class Source(Section):
@@ -61,6 +117,14 @@ class Source(Section):
     skip: int = Field(0, ge=0, description="records left out at the beginning")
     limit: PositiveInt | None = Field(None, description="at most so many records")
 
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        if (self.path is None) == (self.dataset_name is None):
+            raise ValueError("give either path (a file or folder) or dataset_name (on the hub)")
+        if self.dataset_config is not None and self.dataset_name is None:
+            raise ValueError("dataset_config belongs to dataset_name, and path is given")
+        return self
+
 
 class Data(Section):
     """The records to forget, to keep, and never to be trained on; and how they become tokens."""
@@ -73,18 +137,26 @@ class Data(Section):
     date_string: Text = Field(None, description="date given to chat templates that print one")
     max_length: PositiveInt = Field(512, description="longest text in tokens; longer ones are cut and counted")
     score_eos: bool = Field(True, description="the end-of-text token counts as a token of the answer")
-    boundary: Literal["any", "all"] = Field("any", description="a token is in a span if any, or all, of its characters are")
+    boundary: Literal["any", "all"] = Field(
+        "any", description="a token is in a span if any, or all, of its characters are"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.template not in ("auto", "chat") and not ("{prompt}" in self.template and "{answer}" in self.template):
+            raise ValueError("template must be auto, chat, or a text with {prompt} and {answer}")
+        return self
 
 
 class TermSpec(Section):
     """One term of the loss: an objective on the tokens that a score and a selector weight."""
 
-    objective: str | dict[str, Any] = Field(description="such as ga, npo:beta=0.1, nll, kl")
+    objective: Spec = Field(description="such as ga, npo:beta=0.1, nll, kl")
     on: Literal["forget", "retain", "general"] = Field("forget", description="which batch the term reads")
-    score: str | dict[str, Any] = Field("uniform", description="which tokens carry the knowledge")
-    select: str | dict[str, Any] = Field("raw", description="how scores become weights")
+    score: Spec = Field("uniform", description="which tokens carry the knowledge")
+    select: Spec = Field("raw", description="how scores become weights")
     tokens: Literal["selected", "unselected", "all"] = Field("selected", description="which tokens the term reads")
-    modulate: str | dict[str, Any] | None = Field(None, description="a score that multiplies the selected weights")
+    modulate: Spec | None = Field(None, description="a score that multiplies the selected weights")
     coef: float = Field(1.0, description="factor of the term")
 
 
@@ -100,24 +172,28 @@ class Method(Section):
     )
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Method:
+    def _check(self) -> Method:
         if self.preset is not None and self.terms:
             raise ValueError("give either a preset or terms, not both")
+        if self.preset is None and (self.forget_coef is not None or self.retain_coef is not None):
+            raise ValueError("forget_coef and retain_coef replace a preset's factors; a term has a coef of its own")
         return self
 
 
 class Train(Section):
     """How the weights are updated. Names and meanings as in transformers' TrainingArguments."""
 
-    num_train_epochs: float = Field(10.0, gt=0, description="passes over the forget set (fine-tuning: over all records)")
-    max_steps: int = Field(-1, description="stop after so many updates; -1: as many as the epochs need")
+    num_train_epochs: float = Field(
+        10.0, gt=0, description="passes over the forget set (fine-tuning: over all records)"
+    )
+    max_steps: int = Field(-1, ge=-1, description="stop after so many updates; -1: as many as the epochs need")
     per_device_train_batch_size: PositiveInt = Field(8, description="forget records in a micro-batch")
     gradient_accumulation_steps: PositiveInt = Field(4, description="micro-batches an update")
     learning_rate: float = Field(1e-5, gt=0, description="peak step size of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decoupled; none on biases and norms")
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
+    adam_epsilon: float = Field(1e-8, gt=0, description="keeps AdamW's division finite")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this norm; 0: never")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs until the peak step size")
     warmup_steps: int = Field(0, ge=0, description="updates until the peak step size; replaces warmup_epochs")
@@ -129,7 +205,17 @@ class Train(Section):
     logging_steps: PositiveInt = Field(1, description="updates between two lines of the log")
     save_steps: int = Field(0, ge=0, description="updates between two checkpoints; 0: one an epoch")
     save_total_limit: PositiveInt = Field(2, description="checkpoints kept")
-    report_to: tuple[str, ...] = Field((), description="accelerate trackers, such as tensorboard")
+    report_to: Names = Field((), description="accelerate trackers, such as tensorboard")
+
+    @model_validator(mode="after")
+    def _check(self) -> Train:
+        if self.max_steps == 0:
+            raise ValueError("max_steps must be -1 or at least 1")
+        if self.max_steps < 0 and self.warmup_epochs > self.num_train_epochs:
+            raise ValueError(f"warmup_epochs must not be beyond num_train_epochs (got {self.warmup_epochs:g})")
+        if self.trainable is not None:
+            _check_pattern(self.trainable)
+        return self
 
 
 class Evaluation(Section):
@@ -137,10 +223,14 @@ class Evaluation(Section):
 
     suite: Literal["none", "tofu"] = Field("tofu", description="which evaluation is run after training")
     data_dir: Text = Field(None, description="folder with the suite's files; the hub if not set")
-    forget_split: str = Field("forget01", description="TOFU's forget split: forget01, forget05, forget10")
+    forget_split: str = Field(
+        "forget01", pattern=r"^forget\d\d$", description="TOFU's forget split: forget01, forget05, forget10"
+    )
     limit: PositiveInt | None = Field(None, description="at most so many records of each evaluation set")
     max_new_tokens: PositiveInt = Field(200, description="longest generated answer")
-    generate: bool = Field(True, description="generate answers for ROUGE; without it the metrics that need it are absent")
+    generate: bool = Field(
+        True, description="generate answers for ROUGE; without it the metrics that need it are absent"
+    )
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")
@@ -150,11 +240,11 @@ class Recipe(Section):
     """One run of expunge, completely described."""
 
     name: str = Field("run", description="name of the run")
-    seed: int = Field(0, ge=0, description="all that is random follows from it")
-    output_dir: str = Field("runs/run", description="the run folder")
+    seed: int = Field(0, ge=0, lt=2**32, description="all that is random follows from it")
+    output_dir: str = Field("runs/run", min_length=1, description="the run folder")
     overwrite: bool = Field(False, description="replace another run in output_dir")
-    device: str = Field("auto", description="auto, cpu, cuda, mps")
-    plugins: tuple[str, ...] = Field((), description="Python files with your own methods")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
+    plugins: Names = Field((), description="Python files with your own methods")
     model: Model = Field(default_factory=Model)
     reference: Text = Field(None, description="frozen model that losses compare with; the starting weights if not set")
     data: Data = Field(default_factory=Data)
@@ -163,23 +253,39 @@ class Recipe(Section):
     finetune: Train | None = Field(None, description="make the target, and its oracle, from `model` first, so trained")
     evaluation: Evaluation = Field(default_factory=Evaluation)
 
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        faults = list(_across(self))
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
 
-def load(source: str | Path | Mapping[str, Any] | None = None, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a YAML file (or a mapping) with `a.b=c` overrides applied; RecipeError names every fault."""
-    name = "recipe"
-    tree: dict[str, Any] = {}
-    if isinstance(source, Mapping):
-        tree = {**source}
-    elif source is not None:
-        name, tree = str(source), _read_yaml(Path(source))
+
+def load(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    also: Callable[[Method], Iterable[str]] | None = None,
+) -> Recipe:
+    """The recipe of a YAML file (or a mapping) with `a.b=c` overrides applied; RecipeError names every fault.
+
+    `also` may find further faults in the method section; its findings join the others.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "recipe"
     faults: list[str] = []
-    for override in overrides:
-        _apply(tree, override, faults)
+    tree: dict[Any, Any] = {}
     try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        faults += [_fault(e) for e in error.errors()]
-        recipe = None
+        tree = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read(Path(source)) if source else {}
+    except ValueError as error:
+        raise RecipeError([str(error)], name) from None
+    for assignment in overrides:
+        try:
+            override(tree, assignment)
+        except ValueError as error:
+            faults.append(f"override {error}")
+    recipe = _validated(Recipe, tree, faults)
+    method = _validated(Method, tree.get("method") or {}, [])
+    if also is not None and method is not None:
+        faults += also(method)
     if faults or recipe is None:
         raise RecipeError(faults, name)
     return recipe
@@ -190,59 +296,43 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise RecipeError([f"there is no file '{path}'"], str(path))
+def missing(recipe: Recipe, verb: Literal["run", "finetune"]) -> list[str]:
+    """What a recipe must still say before `verb` can run; empty if nothing."""
+    faults = []
+    if recipe.model.model_name_or_path is None and recipe.model.fresh is None:
+        faults.append("model.model_name_or_path: not set; name the model to change, on the hub or a folder")
+    if recipe.data.forget is None:
+        faults.append("data.forget: not set; say what must be forgotten, such as data.forget.path=mine.jsonl")
+    if verb == "run":
+        if recipe.method.preset is None and not recipe.method.terms:
+            faults.append("method: neither a preset nor terms; `expunge list` names the presets")
+        if recipe.model.fresh is not None and recipe.finetune is None:
+            faults.append("model.fresh: a model with random weights has nothing to forget; add a finetune section")
+    return faults
+
+
+def _across(recipe: Recipe) -> Iterator[str]:
+    """Faults that only several sections together show."""
+    fresh, data = recipe.model.fresh, recipe.data
+    if fresh is not None and fresh.max_position_embeddings < data.max_length:
+        yield f"data.max_length: {data.max_length} is beyond model.fresh.max_position_embeddings"
+    if recipe.train.bf16 and recipe.model.dtype == "float16":
+        yield "train.bf16: mixed precision in bfloat16 does not go with model.dtype float16"
+    for side, source in (("retain", data.retain), ("holdout", data.holdout)):
+        if source is not None and source == data.forget:
+            yield f"data.{side}: reads the same records as data.forget"
+
+
+def _check_pattern(pattern: str) -> None:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError([f"not valid YAML: {' '.join(str(error).split())}"], str(path)) from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise RecipeError([f"expected a mapping of settings, found {type(tree).__name__}"], str(path))
-    return tree
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"trainable is not a regular expression: {error}") from None
 
 
-def _apply(tree: dict[str, Any], override: str, faults: list[str]) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        faults.append(f"override '{override}': expected key=value, such as train.learning_rate=1e-5")
-        return
+def _validated(section: type[_S], tree: Any, faults: list[str]) -> _S | None:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    *parents, last = key.strip().lstrip("-").split(".")
-    node = tree
-    for part in parents:
-        child = node.get(part)
-        child = dict(child) if isinstance(child, dict) else {}
-        node[part] = child
-        node = child
-    node[last] = value
-
-
-def _fault(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"]) or "recipe"
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1]), n=1, cutoff=0.5)
-        hint = f"; did you mean '{close[0]}'?" if close else f". There are: {', '.join(_keys_at(error['loc'][:-1]))}"
-        return f"{path}: unknown key{hint}"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{path}: {message}" + ("" if isinstance(error["input"], dict) else f" (got {error['input']!r})")
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    section: Any = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        section = _section_of(section.model_fields[part].annotation)
-    return list(section.model_fields)
-
-
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(s for s in map(_section_of, annotation.__args__) if s is not None) if hasattr(annotation, "__args__") else None
+        return section.model_validate(tree)
+    except ValidationError as error:
+        faults += fault_lines(section, error, _OTHER_NAMES)
+    return None
