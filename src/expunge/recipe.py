@@ -132,6 +132,7 @@ class Data(Section):
     forget: Source | None = Field(None, description="what the model must forget")
     retain: Source | None = Field(None, description="what the model must keep")
     holdout: Source | None = Field(None, description="like the forget set, never trained on; for membership tests")
+    general: Source | None = Field(None, description="what else a target is trained on, and the model must keep")
     template: str = Field("auto", description="auto, chat, or text with {prompt} and {answer}")
     system_prompt: Text = Field(None, description="system message of the chat template")
     date_string: Text = Field(None, description="date given to chat templates that print one")
@@ -218,6 +219,14 @@ class Train(Section):
         return self
 
 
+class Finetune(Section):
+    """How target and oracle are made from `model` before anything is forgotten."""
+
+    output_dir: str = Field("runs/models", min_length=1, description="folder for the runs target/ and oracle/")
+    oracle: bool = Field(True, description="also train one model without the forget set, to compare with")
+    train: Train = Field(default_factory=Train)
+
+
 class Evaluation(Section):
     """What is measured before and after."""
 
@@ -250,7 +259,7 @@ class Recipe(Section):
     data: Data = Field(default_factory=Data)
     method: Method = Field(default_factory=Method)
     train: Train = Field(default_factory=Train)
-    finetune: Train | None = Field(None, description="make the target, and its oracle, from `model` first, so trained")
+    finetune: Finetune | None = Field(None, description="make the target, and its oracle, from `model` first")
     evaluation: Evaluation = Field(default_factory=Evaluation)
 
     @model_validator(mode="after")
