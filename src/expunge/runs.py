@@ -17,11 +17,11 @@ from expunge import registry, runfolder
 from expunge.core import Side
 from expunge.data import annotations, load, preflight
 from expunge.data.encode import Encoded, Encoder, static_names
-from expunge.data.records import Record
+from expunge.data.records import Record, Split
 from expunge.errors import DataError
 from expunge.fresh import fresh_model
 from expunge.lm import LM, Scored
-from expunge.recipe import Method, Recipe, Source, TermSpec
+from expunge.recipe import Finetune, Method, Model, Recipe, Source, TermSpec
 from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
 from expunge.terms import Term, build_term, build_terms
@@ -39,20 +39,21 @@ class Prepared:
     encoded: Mapping[Side, Sequence[Encoded]]
 
 
-def records_of(source: Source | None, side: Side) -> list[Record]:
+def records_of(source: Source | None, split: Split) -> list[Record]:
     """The records of one side of a recipe with their annotation's spans; empty if the recipe names no source."""
     if source is None:
         return []
-    records = load.load(source, side)
+    records = load.load(source, split)
     return annotations.attach(records, annotations.read(Path(source.annotations))) if source.annotations else records
 
 
 def prepare(recipe: Recipe, lm: LM) -> Prepared:
-    """Records and tokens of forget and retain, after the checks of preflight; DataError names all that is wrong."""
+    """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong."""
     encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
-    sources: dict[Side, Source | None] = {"forget": recipe.data.forget, "retain": recipe.data.retain}
+    data = recipe.data
+    sources: dict[Side, Source | None] = {"forget": data.forget, "retain": data.retain, "general": data.general}
     records = {side: records_of(source, side) for side, source in sources.items()}
-    holdout = records_of(recipe.data.holdout, "forget")
+    holdout = records_of(data.holdout, "holdout")
     preflight.require(preflight.check(records["forget"], records["retain"], holdout, encoder))
     encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
     return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
@@ -64,8 +65,13 @@ def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
     return [encoder.encode(record, static_names=names) for record in records]
 
 
-def unlearn(recipe: Recipe, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> RunFolder:
-    """The run folder of the recipe's method, its model in model/; resumes or returns a run of the same recipe."""
+def unlearn(
+    recipe: Recipe, *, start: Path | None = None, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None
+) -> RunFolder:
+    """The run folder of the recipe's method, its model in model/; resumes or returns a run of the same recipe.
+
+    `start` is the folder of the model to change, in place of the one that the recipe names.
+    """
     for plugin in recipe.plugins:
         registry.load_plugin(plugin)
     terms = build_terms(recipe.method)
@@ -73,7 +79,7 @@ def unlearn(recipe: Recipe, *, on_step: OnStep | None = None, on_epoch: OnEpoch 
     if finished:
         return run
     with runfolder.recording(run):
-        lm = lms.load(recipe.model, device=lms.device_of(recipe.device))
+        lm = lms.load(_started(recipe.model, start), device=lms.device_of(recipe.device))
         data = prepare(recipe, lm)
         sides = {side: data.encoded[side] for side in _sides(terms)}
         for side, items in sides.items():
@@ -101,30 +107,45 @@ def finetune(
 ) -> RunFolder:
     """The run folder of the recipe's model trained on all records but the sides in `without`.
 
-    With nothing left out it is the target; without 'forget', the oracle. Training as in `recipe.finetune`, or
-    `recipe.train` if that is not set. A fresh model gets its tokenizer from forget, retain and holdout texts alike, so
-    that target and oracle are the same but for what they have read.
+    With nothing left out it is the target, in finetune.output_dir/target; without 'forget' the oracle, in .../oracle.
+    A fresh model gets its tokenizer from the texts of all sides alike, so that target and oracle differ in nothing but
+    what they have read.
     """
-    unknown_sides = set(without) - {"forget", "retain"}
-    if unknown_sides or len(set(without)) > 1:
-        raise DataError(f"finetune can leave out forget or retain; asked for: {', '.join(sorted(without))}")
-    run, finished = begin(recipe, "finetune")
+    if set(without) - {"forget", "retain", "general"}:
+        raise DataError(f"finetune can leave out forget, retain or general; asked for: {', '.join(sorted(without))}")
+    own = finetune_recipe(recipe, without)
+    run, finished = begin(own, "finetune")
     if finished:
         return run
     with runfolder.recording(run):
-        lm = _base(recipe)
-        data = prepare(recipe, lm)
+        lm = _base(own)
+        data = prepare(own, lm)
         _describe(run, lm, data)
         items = [item for side, encoded in data.encoded.items() if side not in without for item in encoded]
-        terms = _likelihood()
+        sides: dict[Side, list[Encoded]] = {"retain": items}
         Fit(
-            lm, terms, {"retain": items}, recipe.finetune or recipe.train, run, recipe.seed,
-            anchor="retain", on_step=on_step, on_epoch=on_epoch,
-        )()  # fmt: skip
+            lm, _likelihood(), sides, own.train, run, own.seed, anchor="retain", on_step=on_step, on_epoch=on_epoch
+        )()
         lms.save(lm, run.file("model"))
         run.update(without=sorted(without))
         clear_checkpoints(run)
     return run
+
+
+def finetune_recipe(recipe: Recipe, without: Collection[str] = ()) -> Recipe:
+    """What of a recipe decides a fine-tuned model, so that runs of other methods share target and oracle."""
+    settings = recipe.finetune or Finetune(output_dir=recipe.output_dir, train=recipe.train)
+    name = "target" if not without else "oracle" if set(without) == {"forget"} else "without-" + "-".join(sorted(without))
+    return Recipe(
+        name=name,
+        seed=recipe.seed,
+        output_dir=str(Path(settings.output_dir) / name),
+        overwrite=recipe.overwrite,
+        device=recipe.device,
+        model=recipe.model,
+        data=recipe.data,
+        train=settings.train,
+    )
 
 
 def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
@@ -158,11 +179,18 @@ def reference_of(recipe: Recipe, lm: LM, terms: Sequence[Term]) -> Reference | N
 def _base(recipe: Recipe) -> LM:
     if recipe.model.fresh is None:
         return lms.load(recipe.model, device=lms.device_of(recipe.device))
-    sides: tuple[tuple[Source | None, Side], ...] = (
-        (recipe.data.forget, "forget"), (recipe.data.retain, "retain"), (recipe.data.holdout, "forget"),
+    data = recipe.data
+    sources: tuple[tuple[Source | None, Split], ...] = (
+        (data.forget, "forget"), (data.retain, "retain"), (data.holdout, "holdout"), (data.general, "general"),
     )  # fmt: skip
-    texts = [text for source, side in sides for r in records_of(source, side) for text in (r.prompt, r.answer, r.text)]
-    return fresh_model(recipe.model.fresh, [text for text in texts if text], recipe.seed)
+    records = [record for source, split in sources for record in records_of(source, split)]
+    return fresh_model(recipe.model.fresh, [text for r in records for text in (r.prompt, r.body) if text], recipe.seed)
+
+
+def _started(model: Model, start: Path | None) -> Model:
+    if start is None:
+        return model
+    return model.model_copy(update={"model_name_or_path": str(start), "model_revision": None, "fresh": None})
 
 
 def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record]) -> pa.Table:
@@ -182,7 +210,7 @@ def _likelihood() -> tuple[Term, ...]:
 
 
 def _sides(terms: Sequence[Term]) -> list[Side]:
-    order: list[Side] = ["forget", "retain"]
+    order: list[Side] = ["forget", "retain", "general"]
     return [side for side in order if any(term.on == side for term in terms)]
 
 
