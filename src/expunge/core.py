@@ -18,6 +18,8 @@ IGNORE = -100
 
 Side = Literal["forget", "retain", "general"]
 At = Literal["before", "own"]
+Couples = Literal["sequence", "batch"]
+"""How far an objective looks: 'sequence', each row alone; 'batch', the rows of a micro-batch enter one another's loss."""
 State = Any
 """What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
 
@@ -224,9 +226,12 @@ class Objective(Protocol):
     """A loss to minimise, a row at a time, from statistics and weights.
 
     `count(weights, scored)` (B,) must be what `__call__` returns as count: the step calls it to know the denominator
-    before the forward pass. `scored` (B, T) bool is the mask of all scored tokens.
+    before the forward pass. `scored` (B, T) bool is the mask of all scored tokens. One that couples the rows of a batch
+    gives other results under gradient accumulation, and says so: training warns.
     """
 
+    @property
+    def couples(self) -> Couples: ...
     @property
     def needs(self) -> Needs: ...
     def count(self, weights: Weights, scored: Tensor) -> Tensor: ...
@@ -240,9 +245,7 @@ Reduction = Literal["token", "sequence", "sum"]
 Denominator = Literal["scored", "selected"]
 
 
-def weighted(
-    values: Tensor, weights: Weights, scored: Tensor, reduction: Reduction, denominator: Denominator
-) -> Loss:
+def weighted(values: Tensor, weights: Weights, scored: Tensor, reduction: Reduction, denominator: Denominator) -> Loss:
     """sum_i w_i x_i of each row of `values` (B, T), with the denominator that `reduction` names.
 
     'token': the mean over all tokens of the global batch. 'sequence': the mean over sequences of their token means.

@@ -1,9 +1,12 @@
-"""Published methods as points of the algebra: {objective, on, score, select, tokens, coef} terms, nothing else."""
+"""Published methods as points of the algebra: {objective, on, score, select, tokens, coef} terms, nothing else.
+
+A preset is named by its key, `tif`, or with settings of its own, `tif:beta=0.3,preserve=0.005`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from expunge.errors import MethodError, unknown
@@ -13,12 +16,18 @@ Term = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """A named method: its terms, where they are published, and how they differ from what its authors ran."""
+    """A named method: its terms, where they are published, and how they differ from what its authors ran.
+
+    `settings` names what may be set in the preset's spec (`tif:beta=0.3`) and where it goes: 'TERM.objective.KEY', or
+    'TERM.coef'. `alternatives` are such specs that were published, each with its occasion.
+    """
 
     summary: str
     source: str
     terms: tuple[Term, ...]
     differs: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    alternatives: tuple[tuple[str, str], ...] = ()
 
 
 def _forget(objective: str, coef: float = 1.0, score: str = "uniform", select: str = "raw") -> Term:
@@ -27,6 +36,33 @@ def _forget(objective: str, coef: float = 1.0, score: str = "uniform", select: s
 
 def _retain(objective: str = "nll", coef: float = 1.0) -> Term:
     return {"objective": objective, "on": "retain", "coef": coef}
+
+
+def _targeted(
+    preserve: float, *others: Term, beta: float = 0.25, score: str = "given", sigmoid: str = "sequence"
+) -> tuple[Term, ...]:
+    """Unwanted words pushed down, the rest of the same answers held, and other terms."""
+    how = f"lpl:beta={beta}" if sigmoid == "sequence" else f"lpl:beta={beta},sigmoid={sigmoid}"
+    words = {"on": "forget", "score": score, "select": "threshold:value=0"}
+    unwanted: Term = {"objective": how, **words, "coef": 1.0}
+    return (unwanted, {"objective": "preserve", **words, "tokens": "unselected", "coef": preserve}, *others)
+
+
+_TIF = "Zhou et al., AAAI 2026, arXiv 2506.03142"
+_TUNED = "beta was tuned by model and split, 0.25 is that of the paper's sweep of the preservation weight"
+_TIF_SETTINGS = {"beta": "0.objective.beta", "preserve": "1.coef"}
+
+
+def _tif_betas(name: str) -> tuple[tuple[str, str], ...]:
+    """The best betas that the authors publish, as specs of the preset `name`."""
+    return (
+        (f"{name}:beta=0.32", "Llama-2-7B on TOFU forget01 and forget05"),
+        (f"{name}:beta=0.23", "Llama-2-7B on TOFU forget10"),
+        (f"{name}:beta=0.3", "Llama-3.2-3B on TOFU forget01"),
+        (f"{name}:beta=0.27", "Llama-3.2-3B on TOFU forget05"),
+        (f"{name}:beta=0.19", "Llama-3.2-3B on TOFU forget10"),
+        (f"{name}:beta=0.2", "MUSE"),
+    )
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -78,11 +114,74 @@ PRESETS: Mapping[str, Preset] = {
         (_forget("ga", coef=0.1, score="entropy:temperature=1", select="normalised"), _retain()),
         differs="temperature and forget coefficient were not published; 1 and 0.1 are our defaults",
     ),
+    "tif": Preset(
+        "the logits of annotated words pushed below the reference's, the rest of the same answers held",
+        f"TIF, {_TIF}",
+        _targeted(0.01),
+        differs=f"{_TUNED}; nothing holds the retain set",
+        settings=_TIF_SETTINGS,
+        alternatives=_tif_betas("tif"),
+    ),
+    "tif-retain": Preset(
+        "TIF, with likelihood on the retain set",
+        f"TIF, {_TIF}",
+        _targeted(0.01, _retain()),
+        differs=_TUNED,
+        settings=_TIF_SETTINGS,
+        alternatives=_tif_betas("tif-retain"),
+    ),
+    "tif-mlm": Preset(
+        "TIF, where unwanted is what an annotation does not call general: the masked-LM identifier's way",
+        f"TIF, {_TIF}",
+        _targeted(0.01, score="given:label=not-general"),
+        differs=f"{_TUNED}; nothing holds the retain set",
+        settings=_TIF_SETTINGS,
+        alternatives=_tif_betas("tif-mlm"),
+    ),
+    "tif-code": Preset(
+        "TIF as its released code computes it on TOFU: batch mean inside the sigmoid, general words at full weight",
+        f"TIF, {_TIF}: tpo_grad_diff",
+        _targeted(1.0, _retain(), sigmoid="batch"),
+        differs="sequences without unwanted words are defined, not NaN; needs one micro-batch an update",
+        settings=_TIF_SETTINGS,
+        alternatives=_tif_betas("tif-code"),
+    ),
 }
 
 
-def get(name: str) -> Preset:
-    """The preset of that name; MethodError with a suggestion if there is none."""
-    if name not in PRESETS:
-        raise MethodError(unknown("preset", name, PRESETS))
-    return PRESETS[name]
+def get(spec: str) -> Preset:
+    """The preset of that name, its settings filled in; MethodError with a suggestion if there is none.
+
+    >>> [term["objective"] for term in get("tif:beta=0.3").terms]
+    ['lpl:beta=0.3', 'preserve']
+    """
+    name, _, rest = spec.partition(":")
+    if name.strip() not in PRESETS:
+        raise MethodError(unknown("preset", name.strip(), PRESETS))
+    preset = PRESETS[name.strip()]
+    for pair in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise MethodError(f"preset '{spec}': expected key=value after ':', found '{pair}'")
+        if not preset.settings:
+            raise MethodError(f"preset '{name}' has no settings; found '{key}'. Write its terms to change them")
+        if key not in preset.settings:
+            raise MethodError(unknown(f"setting of preset '{name}'", key, preset.settings))
+        preset = replace(preset, terms=_set(preset.terms, preset.settings[key], f"preset '{name}': {key}", value))
+    return preset
+
+
+def _set(terms: tuple[Term, ...], place: str, what: str, value: str) -> tuple[Term, ...]:
+    """The terms with `value` at 'TERM.coef', or as a setting of a spec at 'TERM.objective.KEY'."""
+    index, part, *key = place.split(".")
+    term = dict(terms[int(index)])
+    if key:
+        name, _, rest = term[part].partition(":")
+        settings = dict(pair.split("=", 1) for pair in rest.split(",") if pair) | {key[0]: value}
+        term[part] = f"{name}:" + ",".join(f"{k}={v}" for k, v in settings.items())
+    else:
+        try:
+            term[part] = float(value)
+        except ValueError:
+            raise MethodError(f"{what} must be a number (got '{value}')") from None
+    return (*terms[: int(index)], term, *terms[int(index) + 1 :])

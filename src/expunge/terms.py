@@ -93,12 +93,17 @@ def build_terms(method: Method) -> tuple[Term, ...]:
         specs = tuple(TermSpec.model_validate(dict(term)) for term in presets.get(method.preset).terms)
     if not specs:
         raise MethodError("no method was given. Set method.preset (`expunge list` names them) or method.terms")
-    terms = tuple(build_term(spec, method) for spec in specs)
+    terms = tuple(build_term(spec, method) for spec in _replace_factors(specs, method))
     if not any(term.on == "forget" for term in terms):
         raise MethodError("no term of the method reads the forget set, so nothing would be forgotten")
     if method.control != "none" and not any(term.tokens != "all" and term.on == "forget" for term in terms):
         raise MethodError(f"control={method.control} replaces the weights of forget terms, and this method has none")
     return terms
+
+
+def coupled(terms: Sequence[Term]) -> list[str]:
+    """The labels of terms whose objective couples the rows of a micro-batch: accumulation changes what they compute."""
+    return [term.label for term in terms if term.objective.couples == "batch"]
 
 
 def term_values(terms: Sequence[Term], forwards: Mapping[Side, Forward]) -> list[TermValue]:
@@ -134,8 +139,7 @@ def weight_report(values: Sequence[TermValue]) -> dict[str, Any]:
 
 
 def build_term(spec: TermSpec, method: Method) -> Term:
-    """One term of a recipe, its coefficient and control as the method says."""
-    replaced = method.forget_coef if spec.on == "forget" else method.retain_coef
+    """One term of a recipe, its control as the method says."""
     return Term(
         objective=registry.build("objective", spec.objective),
         on=spec.on,
@@ -143,9 +147,21 @@ def build_term(spec: TermSpec, method: Method) -> Term:
         select=registry.build("selector", spec.select),
         tokens=spec.tokens,
         modulate=None if spec.modulate is None else registry.build("scorer", spec.modulate),
-        coef=spec.coef if replaced is None else replaced,
+        coef=spec.coef,
         control=method.control if spec.on == "forget" else "none",
     )
+
+
+def _replace_factors(specs: Sequence[TermSpec], method: Method) -> list[TermSpec]:
+    """The terms with the method's factors: the first forget (or other) term gets it, further ones keep their ratio."""
+    out = []
+    for spec in specs:
+        forget = spec.on == "forget"
+        replaced = method.forget_coef if forget else method.retain_coef
+        first = next(s.coef for s in specs if (s.on == "forget") == forget)
+        coef = spec.coef if replaced is None else replaced * (spec.coef / first if first else 1.0)
+        out.append(spec.model_copy(update={"coef": coef}))
+    return out
 
 
 def _ones(mask: Tensor) -> tuple[Tensor, Tensor]:

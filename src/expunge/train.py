@@ -12,6 +12,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
 from expunge.sampling import Sampler, record_draw
 from expunge.step import Step, accumulate
-from expunge.terms import Term, weight_report
+from expunge.terms import Term, coupled, weight_report
 
 OnStep = Callable[[Mapping[str, Any], int], None]
 OnEpoch = Callable[[int, Scored], None]
@@ -70,6 +71,7 @@ class Fit:
         )
         if self.accelerator.num_processes > 1:
             raise TrainingError(f"{self.accelerator.num_processes} processes were started; training runs in one process")
+        _warn_if_coupled(self.terms, s.gradient_accumulation_steps)
         self.module = Scored(self.lm.model, naive=s.head == "naive")
         _choose_trainable(self.lm.model, s.trainable)
         if s.gradient_checkpointing:
@@ -266,6 +268,17 @@ def _shares(report: Mapping[str, float]) -> dict[str, float | None]:
         "flat": report["flat"],
         "empty": report["empty"],
     }
+
+
+def _warn_if_coupled(terms: Sequence[Term], accumulation: int) -> None:
+    found = coupled(terms) if accumulation > 1 else []
+    if found:
+        warnings.warn(
+            f"{', '.join(found)}: the sequences of a micro-batch enter one another's loss, so that "
+            f"train.gradient_accumulation_steps={accumulation} changes it. Set it to 1 with a larger "
+            "train.per_device_train_batch_size, or use the form of the objective that takes sequences one by one",
+            stacklevel=4,
+        )
 
 
 def _choose_trainable(model: nn.Module, pattern: str | None) -> None:

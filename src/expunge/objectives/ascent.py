@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from expunge.core import Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
+from expunge.core import Couples, Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
 from expunge.registry import method
 
 
@@ -29,6 +30,8 @@ class GradientAscent:
     >>> round(float(loss.value / loss.count), 4)  # (log 0.5 + log 0.25) / 2
     -1.0397
     """
+
+    couples: ClassVar[Couples] = "sequence"
 
     reduction: Reduction = "token"
     denominator: Denominator = "scored"

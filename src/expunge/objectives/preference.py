@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge.core import Forward, Loss, Needs, Weights, row_sum
+from expunge.core import Couples, Forward, Loss, Needs, Weights, row_sum
 from expunge.registry import Positive, method
 
 
@@ -29,6 +30,8 @@ class NPO:
     >>> round(float(NPO(beta=2.0)(f, Weights.ones(f.mask)).value), 4)  # -(2/2) log sigmoid(0) = log 2
     0.6931
     """
+
+    couples: ClassVar[Couples] = "sequence"
 
     beta: Positive = 0.1
 
@@ -58,6 +61,8 @@ class SimNPO:
     >>> round(float(SimNPO(beta=1.0)(f, Weights.ones(f.mask)).value), 4)  # -2 log sigmoid(2 log 2) = 2 log 1.25
     0.4463
     """
+
+    couples: ClassVar[Couples] = "sequence"
 
     beta: Positive = 4.5
     delta: float = 0.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from expunge.core import Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
+from expunge.core import Couples, Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
 from expunge.errors import MethodError
 from expunge.registry import method
 
@@ -29,6 +29,8 @@ class NLL:
     >>> round(float(loss.value / loss.count), 4)
     1.0397
     """
+
+    couples: ClassVar[Couples] = "sequence"
 
     reduction: Reduction = "token"
     denominator: Denominator = "scored"
@@ -86,6 +88,8 @@ class KL:
     0.1438
     """
 
+    couples: ClassVar[Couples] = "sequence"
+
     direction: Literal["forward", "reverse"] = "forward"
     reduction: Reduction = "token"
     denominator: Denominator = "scored"
@@ -93,7 +97,9 @@ class KL:
 
     def __post_init__(self) -> None:
         if self.positions == "all" and self.reduction != "token":
-            raise MethodError(f"objective 'kl': positions=all is a mean over positions; found reduction={self.reduction}")
+            raise MethodError(
+                f"objective 'kl': positions=all is a mean over positions; found reduction={self.reduction}"
+            )
 
     @property
     def needs(self) -> Needs:
