@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -70,11 +70,12 @@ def stop_ids(lm: LM, encoder: Encoder, records: Sequence[Record]) -> frozenset[i
     return frozenset(found)
 
 
-def content_hash(prompts: Iterable[Sequence[int]], stops: frozenset[int], records: Iterable[Record]) -> str:
-    """SHA-256 (16 hex digits) over prompts as tokens, stop tokens and right answers."""
-    digest = hashlib.sha256(repr(sorted(stops)).encode())
-    for ids, record in zip(prompts, records, strict=True):
-        digest.update(f"{record.id}\x1f{record.subject}\x1f{list(ids)}\x1f{record.answer}\x1e".encode())
+def content_hash(lm: LM, encoder: Encoder, records: Sequence[Record]) -> str:
+    """SHA-256 (16 hex digits) over prompts as tokens, stop tokens and right answers: what decides the table's text."""
+    digest = hashlib.sha256(repr(sorted(stop_ids(lm, encoder, records))).encode())
+    for record in records:
+        ids = encoder.prompt_ids(record)
+        digest.update(f"{record.id}\x1f{record.subject}\x1f{ids}\x1f{record.answer}\x1e".encode())
     return digest.hexdigest()[:16]
 
 

@@ -117,7 +117,7 @@ def bootstrap(
     alpha = (1 - confidence) / 2
     if not math.isfinite(value) or count < 2 or not len(replicates):
         low = high = stderr = math.nan
-    elif np.ptp(replicates) <= 1e-12 * max(1.0, abs(value)):
+    elif np.ptp(replicates) <= 1e-9 * max(1.0, abs(value)):
         agree = alpha ** (1 / count)
         lower, upper = bounds or (value, value)
         low, high, stderr = agree * value + (1 - agree) * lower, agree * value + (1 - agree) * upper, 0.0

@@ -1,0 +1,180 @@
+"""The TOFU suite: load its sets, write each set's tables once, judge from the tables.
+
+Works for any records in sets named as in `measure`: `forget`, `holdout`, and the sets to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expunge.data import load as loader
+from expunge.data.records import Record, Split
+from expunge.errors import DataError
+from expunge.evals import peer, table
+from expunge.evals.judge import Bootstrap, Judgement, judge_folder, metrics_from_folder
+from expunge.evals.measure import FORGET, HOLDOUT
+from expunge.recipe import Source
+from expunge.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from expunge.data.encode import Encoder
+    from expunge.lm import LM
+
+__all__ = ["Settings", "evaluate", "judge_folder", "load_suite", "metrics_from_folder"]
+
+HUB_NAME = "locuslab/TOFU"
+_PERTURBED = {
+    "retain": "retain_perturbed",
+    "real_authors": "real_authors_perturbed",
+    "world_facts": "world_facts_perturbed",
+}
+_SPLITS: Mapping[str, Split] = {"forget": "forget", "retain": "retain", "holdout": "holdout"}
+_FORMAT = "1"
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done ('forget: scoring'), how many are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`)."""
+
+    generate: bool = True
+    max_new_tokens: int = 200
+    token_budget: int = 2048
+    batch_size: int = 32
+    convention: str = "expunge"
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+
+
+def load_suite(
+    data_dir: str | Path | None,
+    forget_split: str = "forget01",
+    *,
+    limit: int | None = None,
+    holdout: Sequence[Record] | None = None,
+) -> dict[str, list[Record]]:
+    """TOFU's sets by name: forget, retain, real_authors, world_facts, and holdout if there is one.
+
+    `data_dir` is a folder of TOFU's files (forget01_perturbed.json, ...), None the hub's locuslab/TOFU. The holdout set
+    is `holdout` if given, else holdout01 beside forget01. Real authors and world facts have no subjects: every item
+    stands for itself. DataError if the forget split or one of the other sets is missing.
+    """
+    names = {"forget": f"{forget_split}_perturbed", **_PERTURBED}
+    sets = {name: _read(data_dir, file, name, limit) for name, file in names.items()}
+    if holdout is not None:
+        sets[HOLDOUT] = list(holdout)[:limit]
+    elif forget_split.startswith("forget"):
+        file = forget_split.replace("forget", "holdout", 1)
+        if data_dir is None or _file(Path(data_dir), file) is not None:
+            sets[HOLDOUT] = _read(data_dir, file, HOLDOUT, limit)
+    return sets
+
+
+def evaluate(
+    lm: LM,
+    encoder: Encoder,
+    sets: Mapping[str, Sequence[Record]],
+    run: RunFolder,
+    label: str,
+    *,
+    reference: Path | None = None,
+    settings: Settings | None = None,
+    progress: OnProgress | None = None,
+) -> Judgement:
+    """The judgement of a model on the sets; its tables, metrics.json and absent.json are in eval/LABEL of the run.
+
+    A table whose key (model, token ids, settings) is already there is not made again, so that a second evaluation
+    computes nothing and an interrupted one goes on with the set it had not finished. `reference` as in `judge_folder`.
+    """
+    how = settings or Settings()
+    if not sets.get(FORGET):
+        raise DataError(f"the evaluation needs a forget set; it was given {', '.join(sets) or 'no set'}")
+    make_tables(lm, encoder, sets, run, label, how, progress)
+    judgement = judge_folder(run.file(f"eval/{label}"), reference, convention=how.convention, bootstrap=how.bootstrap)
+    run.write_json(f"eval/{label}/metrics.json", judgement.entries())
+    run.write_json(f"eval/{label}/absent.json", judgement.absent)
+    return judgement
+
+
+def make_tables(
+    lm: LM,
+    encoder: Encoder,
+    sets: Mapping[str, Sequence[Record]],
+    run: RunFolder,
+    label: str,
+    settings: Settings,
+    progress: OnProgress | None = None,
+) -> None:
+    """Writes the score and generation tables that are not there yet, and removes those of sets no longer asked for."""
+    from expunge.evals import generation, scoring
+    from expunge.lm import content_hash
+
+    model = content_hash(lm.model)
+    wanted: set[str] = set()
+    for name, records in sets.items():
+        variants = ("answer",) if name == HOLDOUT else scoring.VARIANTS
+        rows = scoring.items(encoder, records, variants)
+        key = {"format": _FORMAT, "model": model, "items": scoring.content_hash(rows)}
+        path = f"eval/{label}/scores/{name}.parquet"
+        wanted.add(path)
+        if table.key_of(run.file(path)) != key:
+            scores = scoring.score_items(
+                lm, rows, token_budget=settings.token_budget, progress=_told(progress, f"{name}: scoring")
+            )
+            run.write_table(path, table.with_key(scores, key))
+        if not settings.generate or name == HOLDOUT:
+            continue
+        path = f"eval/{label}/generations/{name}.parquet"
+        wanted.add(path)
+        hashed = generation.content_hash(lm, encoder, records)
+        key = {"format": _FORMAT, "model": model, "items": hashed, "max_new_tokens": str(settings.max_new_tokens)}
+        if table.key_of(run.file(path)) != key:
+            texts = generation.generate(
+                lm,
+                encoder,
+                records,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                progress=_told(progress, f"{name}: generating"),
+            )
+            run.write_table(path, table.with_key(texts, key))
+    for what in ("scores", "generations"):
+        for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
+            if f"eval/{label}/{what}/{file.name}" not in wanted:
+                file.unlink()
+
+
+def write_log(run: RunFolder, label: str, reference: Path | None = None) -> Path:
+    """The path of eval/LABEL/TOFU_EVAL.json, the evaluation as OpenUnlearning would have logged it."""
+    folder = run.file(f"eval/{label}")
+    numbers = metrics_from_folder(folder, reference, convention="openunlearning", resamples=2)
+    return peer.write_log(folder, folder / peer.LOG_NAME, numbers)
+
+
+def _told(progress: OnProgress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(what, done, total)
+
+
+def _read(data_dir: str | Path | None, name: str, set_name: str, limit: int | None) -> list[Record]:
+    split: Split = _SPLITS.get(set_name, "general")
+    if data_dir is None:
+        source = Source(dataset_name=HUB_NAME, dataset_config=name, limit=limit)
+    else:
+        folder = Path(data_dir).expanduser()
+        file = _file(folder, name)
+        if file is None:
+            found = ", ".join(sorted(p.name for p in folder.glob("*"))[:12]) or "nothing"
+            raise DataError(f"the TOFU suite needs {name}.json in '{data_dir}'; the folder holds {found}")
+        source = Source(path=str(file), limit=limit)
+    return loader.load(source, split, name_prefix=set_name)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next(
+        (folder / f"{name}{s}" for s in (".json", ".jsonl", ".parquet") if (folder / f"{name}{s}").is_file()), None
+    )
