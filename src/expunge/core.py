@@ -19,7 +19,7 @@ IGNORE = -100
 Side = Literal["forget", "retain", "general"]
 At = Literal["before", "own"]
 Couples = Literal["sequence", "batch"]
-"""How far an objective looks: 'sequence', each row alone; 'batch', the rows of a micro-batch enter one another's loss."""
+"""How far an objective looks: 'sequence', each row alone; 'batch', rows of a micro-batch enter one another's loss."""
 State = Any
 """What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
 

@@ -38,14 +38,10 @@ def _retain(objective: str = "nll", coef: float = 1.0) -> Term:
     return {"objective": objective, "on": "retain", "coef": coef}
 
 
-def _targeted(
-    preserve: float, *others: Term, beta: float = 0.25, score: str = "given", sigmoid: str = "sequence"
-) -> tuple[Term, ...]:
+def _targeted(preserve: float, *others: Term, score: str = "given", lpl: str = "lpl:beta=0.25") -> tuple[Term, ...]:
     """Unwanted words pushed down, the rest of the same answers held, and other terms."""
-    how = f"lpl:beta={beta}" if sigmoid == "sequence" else f"lpl:beta={beta},sigmoid={sigmoid}"
-    words = {"on": "forget", "score": score, "select": "threshold:value=0"}
-    unwanted: Term = {"objective": how, **words, "coef": 1.0}
-    return (unwanted, {"objective": "preserve", **words, "tokens": "unselected", "coef": preserve}, *others)
+    unwanted = _forget(lpl, score=score, select="threshold:value=0")
+    return (unwanted, {**unwanted, "objective": "preserve", "tokens": "unselected", "coef": preserve}, *others)
 
 
 _TIF = "Zhou et al., AAAI 2026, arXiv 2506.03142"
@@ -141,7 +137,7 @@ PRESETS: Mapping[str, Preset] = {
     "tif-code": Preset(
         "TIF as its released code computes it on TOFU: batch mean inside the sigmoid, general words at full weight",
         f"TIF, {_TIF}: tpo_grad_diff",
-        _targeted(1.0, _retain(), sigmoid="batch"),
+        _targeted(1.0, _retain(), lpl="lpl:beta=0.25,sigmoid=batch"),
         differs="sequences without unwanted words are defined, not NaN; needs one micro-batch an update",
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif-code"),

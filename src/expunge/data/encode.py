@@ -29,7 +29,9 @@ _IGNORE = -100
 _STATIC: Mapping[str, Callable[[Span], bool]] = {
     "given": lambda span: span.label == "unwanted" and span.source != "gold",
     "gold": lambda span: span.source == "gold",
+    "not-general": lambda span: span.label == "general" and span.source != "gold",
 }
+"""The spans that each static score is made of; 'not-general' is 1 less their weight, on tokens with characters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class Encoded:
 
 
 def static_names(records: Iterable[Record]) -> tuple[str, ...]:
-    """The static scores that the spans of these records give rise to: 'given', 'gold', both or none."""
+    """The static scores that the spans of these records give rise to: some of 'given', 'gold', 'not-general'."""
     spans = [span for record in records for span in record.spans]
     return tuple(name for name, belongs in _STATIC.items() if any(map(belongs, spans)))
 
@@ -164,6 +166,10 @@ class Encoder:
         """A bare text as tokens with their characters: no special tokens, nothing cut."""
         return tokenize(self.tokenizer, text, self._added, add_special_tokens=False)
 
+    def whole(self, record: Record) -> Tokens:
+        """All tokens of the record, special tokens included, nothing cut."""
+        return self._tokens(record, self._render(record, record.body))
+
     def _render(self, record: Record, body: str) -> templates.Rendered:
         if record.text:
             return templates.raw(body, continues=record.continues)
@@ -223,6 +229,8 @@ class Encoder:
         static = {}
         for name in sorted(wanted):
             weights = project(filter(_STATIC[name], mine), body, start, end, self.boundary)
+            if name == "not-general":
+                weights = np.where(start < end, np.maximum(0, 1 - weights), 0).astype(np.float32)
             static[name] = np.where(scored, weights, np.float32(0))
         return static
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -57,15 +58,23 @@ class Random:
 class Given:
     """The weight of the annotation's spans that cover a token, 0 elsewhere.
 
-    Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans.
+    `label='not-general'` turns an annotation of general words round: 1 on every token of the answer that no span with
+    the label 'general' touches, 0 on the end token.
+
+    Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans; TIF's masked-LM identifier says
+    which words are general.
     """
+
+    label: Literal["unwanted", "not-general"] = "unwanted"
 
     @property
     def needs(self) -> Needs:
         return NOTHING
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
-        return _static(forward.batch, "given", "an annotation: set data.forget.annotations, or give records with spans")
+        name, spans = ("given", "unwanted") if self.label == "unwanted" else ("not-general", "general")
+        what = f"an annotation with spans labelled '{spans}': set data.forget.annotations, or give records with spans"
+        return _static(forward.batch, name, what)
 
 
 @method("scorer", "gold")
@@ -86,6 +95,7 @@ class Gold:
 
 def _static(batch: Batch, name: str, what: str) -> Tensor:
     if name not in batch.static:
-        raise MethodError(f"scorer '{name}' needs {what}; this batch has none")
+        scorer = "gold" if name == "gold" else "given"
+        raise MethodError(f"scorer '{scorer}' needs {what}; this batch has none")
     score = batch.static[name].to(torch.float32)
     return torch.where(batch.mask, score, 0.0)
