@@ -1,7 +1,8 @@
 """Spec text <-> method object. A method registers itself with a decorator; nothing here imports torch.
 
 Grammar: `name:key=value,key=value`. Scores add, `0.5*masking+0.5*entropy:temperature=2`; selectors chain,
-`threshold:k=0 > expand:c=2`. `build(kind, str(method)) == method`.
+`threshold:k=0 > expand:c=2`. A value that holds a comma stands in double quotes, a double quote inside it twice:
+`regex:pattern="\\d{2,4}"`. `build(kind, str(method)) == method`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expunge.errors import MethodError, unknown
 
-Kind = Literal["scorer", "selector", "objective"]
-KINDS: tuple[Kind, ...] = ("scorer", "selector", "objective")
+Kind = Literal["scorer", "selector", "objective", "identifier"]
+KINDS: tuple[Kind, ...] = ("scorer", "selector", "objective", "identifier")
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -36,10 +37,12 @@ _HOMES: Mapping[Kind, str] = {
     "scorer": "expunge.scorers",
     "selector": "expunge.weighting",
     "objective": "expunge.objectives",
+    "identifier": "expunge.identifiers",
 }
 _METHODS: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
 _COMBINERS: dict[Kind, Callable[..., Any]] = {}
 _PLUGIN_GROUP = "expunge.methods"
+_PAIR = re.compile(r'\s*([^=,]*?)\s*=\s*("(?:[^"]|"")*"(?=\s*(?:,|$))|[^,]*)\s*(?:,|$)')
 _M = TypeVar("_M", bound=type)
 
 
@@ -138,12 +141,28 @@ def _load(kind: Kind) -> None:
 def _single(kind: Kind, text: str) -> Any:
     name, _, rest = text.strip().partition(":")
     settings: dict[str, str] = {}
-    for pair in filter(None, (p.strip() for p in rest.split(","))):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise MethodError(f"{kind} '{text.strip()}': expected key=value after ':', found '{pair}'")
-        settings[key.strip()] = value.strip()
+    at = 0
+    while at < len(rest):
+        if rest[at] in ", ":
+            at += 1
+            continue
+        pair = _PAIR.match(rest, at)
+        if pair is None:
+            found = rest[at:].partition(",")[0].strip()
+            raise MethodError(f"{kind} '{text.strip()}': expected key=value after ':', found '{found}'")
+        settings[pair[1]] = _unquoted(pair[2].strip())
+        at = pair.end()
     return _make(kind, name.strip(), settings)
+
+
+def _quoted(value: Any) -> str:
+    """The value as a spec says it: in double quotes where a comma or its edges would be misread."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text or text != text.strip() else text
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _sum_parts(text: str) -> list[tuple[float, str]]:
@@ -208,5 +227,5 @@ def _spec_text(self: Any) -> str:
     for f in dataclasses.fields(self):
         value = getattr(self, f.name)
         if value != f.default:
-            settings.append(f"{f.name}={value}")
+            settings.append(f"{f.name}={_quoted(value)}")
     return self.spec_name + (":" + ",".join(settings) if settings else "")
