@@ -138,7 +138,7 @@ class RunFolder:
 
     def write_table(self, relative: str | Path, table: pa.Table) -> Path:
         """Path of the Parquet file that now holds `table`."""
-        with _replacing(self.file(relative)) as stream:
+        with replacing(self.file(relative)) as stream:
             pq.write_table(table, stream, compression="zstd")
         return self.file(relative)
 
@@ -184,7 +184,7 @@ class RunFolder:
     def write_text(self, relative: str | Path, text: str) -> Path:
         """Path of the UTF-8 file that now holds `text`."""
         path = self.file(relative)
-        with _replacing(path) as stream:
+        with replacing(path) as stream:
             stream.write(text.encode("utf-8", "replace"))
         return path
 
@@ -409,7 +409,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream to a new file beside `path` that takes its place when the block ends well, and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -1,0 +1,133 @@
+"""Run folders -> one self-contained HTML file, which needs no network and carries its own security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from expunge import runfolder
+from expunge.report import answers, collect, compare, curves, facts, sentences, summary, tokenview, words
+from expunge.report.charts import SERIES_COLOURS
+from expunge.report.collect import Column, View
+
+_SECTIONS = (
+    ("summary", "Summary"),
+    ("metrics", "Numbers"),
+    ("tokens", "Tokens"),
+    ("training", "Training"),
+    ("answers", "Answers"),
+    ("settings", "Settings"),
+    ("environment", "Environment"),
+)
+
+
+def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) -> Path:
+    """The HTML file `out`, at most 5 MB, about one run or several beside their target and oracle.
+
+    A demo's folder stands for the runs inside it. Whatever a run folder lacks is named on the page. With `redact` no
+    text of records or models is written: tokens become blanks, records numbers, and lines of settings that share four
+    words in a row with the forget set are blanked. RunFolderError if a path is no run folder.
+    """
+    seen = collect.views(runs)
+    models = collect.columns(seen)
+    if redact:
+        seen, models = facts.redacted(seen, models, _guard(seen, models))
+    context = _context(seen, models, redact)
+    target = Path(out).expanduser().resolve()
+    with runfolder.replacing(target) as stream:
+        stream.write(_template().render(context).encode("utf-8", "replace"))
+    return target
+
+
+def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> dict[str, Any]:
+    styles = _styles(models)
+    css, js = _asset("page.css"), _asset("page.js")
+    tokens = tokenview.pack(seen, [model for model in models if model.role != "run"], redact)
+    charts = curves.draw(seen)
+    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in charts}}
+    found = {} if redact else answers.collect(models, styles)
+    return {
+        "policy": _policy(css, js),
+        "css": Markup(css),  # nosec B704 - our own file
+        "js": Markup(js),  # nosec B704 - our own file
+        "data": _json(data),
+        "version": importlib.metadata.version("expunge"),
+        "redact": redact,
+        "sections": _SECTIONS,
+        "runs": seen,
+        "models": models,
+        "styles": styles,
+        "shown": compare.shown,
+        "has_oracle": any(model.role == "oracle" for model in models),
+        "has_tokens": bool(tokens),
+        "tokens_note": _tokens_note(tokens),
+        "charts": charts,
+        "curves_missing": curves.missing(charts),
+        "layers": curves.drift_by_layer(seen),
+        "answers": found,
+        **summary.context(seen, models, styles),
+        **facts.context(seen, redact),
+    }
+
+
+def _guard(seen: Sequence[View], models: Sequence[Column]) -> words.Guard:
+    folders = {folder.path: folder for folder in [v.folder for v in seen] + [m.folder for m in models]}
+    return words.Guard(text for folder in folders.values() for text in sentences.texts(folder))
+
+
+def _styles(models: Sequence[Column]) -> dict[str, str]:
+    """The CSS class of each model: its role, or for runs their place in the palette."""
+    runs = [model.name for model in models if model.role == "run"]
+    return {
+        model.name: f"s{runs.index(model.name) % SERIES_COLOURS}" if model.role == "run" else model.role
+        for model in models
+    }
+
+
+def _tokens_note(tokens: Mapping[str, Any]) -> str:
+    if not tokens:
+        return ""
+    count, total = len(tokens["records"]), tokens["total"]
+    which = f"{count} of {total:,} records, evenly spaced. " if count < total else ""
+    blank = "Every token is drawn as the same blank, because the page is redacted. " if tokens["redacted"] else ""
+    return (
+        f"{which}{blank}The stronger its colour, the more weight the loss put on a token. Move the slider to see the "
+        "probabilities fall; point at a token, or walk with the arrow keys, to read its numbers."
+    )
+
+
+def _policy(css: str, js: str) -> str:
+    """Nothing may load and nothing may run but the style and the script of this page, known by their hashes."""
+    style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, js))
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _json(value: object) -> Markup:
+    """JSON that can stand inside a script element: no character in it can end the element."""
+    text = json.dumps(runfolder.plain(value), ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # nosec B704 - escaped above
+
+
+def _asset(name: str) -> str:
+    return (resources.files("expunge.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("page.html.j2"))

@@ -1,0 +1,261 @@
+"""The first screen and the table of all numbers: what was forgotten, what was kept, and what can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from expunge.report import charts, compare
+from expunge.report.charts import Mark
+from expunge.report.collect import Cell, Column, View, number
+from expunge.report.compare import Difference, Metric
+
+_ARROWS = {"better": "↑", "worse": "↓"}
+_MANY = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in a card: its value drawn and said."""
+
+    name: str
+    css: str
+    cell: Cell
+    svg: Markup
+    as_oracle: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """One question of the first screen, with `answer` in words; without rows if nothing was measured."""
+
+    question: str
+    asks: str
+    metric: Metric | None = None
+    rows: tuple[Row, ...] = ()
+    answer: str = ""
+    decimals: int = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of the table; `same`: not distinguishable from the baseline; `as_oracle`: from the oracle."""
+
+    cell: Cell | None
+    same: bool = False
+    as_oracle: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of the table; `n` where all models have the same number of records."""
+
+    metric: Metric
+    arrow: str
+    entries: tuple[Entry, ...]
+    decimals: int
+    n: int | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The metrics that answer one question."""
+
+    name: str
+    rows: tuple[Line, ...]
+
+
+def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str, str]) -> dict[str, Any]:
+    """What the template needs for headline, cards, trade-off and table."""
+    base = compare.baseline(models)
+    return {
+        "title": seen[0].name if len(seen) == 1 else _listed([view.name for view in seen[:_MANY]], len(seen)),
+        "kicker": _kicker(seen),
+        "lede": lede(seen),
+        "hashes": _hashes(seen),
+        "alarms": _alarms(seen),
+        "cards": [card(*headline, models, styles) for headline in compare.HEADLINES],
+        "cards_note": _cards_note(models),
+        "tradeoff": _tradeoff(models, styles),
+        "table": table(models, base),
+        "baseline": base.name if base and len(models) > 1 else "",
+    }
+
+
+def lede(seen: Sequence[View]) -> str:
+    """One or two sentences: how much was to be forgotten and kept, by which method, from which model."""
+    first = seen[0]
+    counts = {split: _count(first, split) for split in ("forget", "retain", "holdout")}
+    parts = []
+    if counts["forget"]:
+        parts.append(f"{_records(counts['forget'])} to forget")
+    if counts["retain"]:
+        parts.append(f"{counts['retain']:,} to keep")
+    if counts["holdout"]:
+        parts.append(f"{counts['holdout']:,} never shown, to test for traces")
+    text = _joined(parts) + "." if parts else "The run folder does not say how many records were to be forgotten."
+    methods = list(dict.fromkeys(view.method for view in seen if view.method))
+    if len(seen) == 1 and methods:
+        text += f" Method: {methods[0]}."
+    elif len(methods) > 1:
+        text += f" {len(seen)} runs, {len(methods)} methods."
+    model = _mapping(first.manifest.get("model")).get("name")
+    return f"{text} Model: {model}." if model else text
+
+
+def card(
+    question: str, asks: str, candidates: Sequence[str], models: Sequence[Column], styles: Mapping[str, str]
+) -> Card:
+    """One of the four questions, answered by the first of the candidate metrics that was measured."""
+    metric = compare.headline(models, candidates)
+    if metric is None:
+        return Card(question, asks)
+    there = [model for model in models if metric.name in model.cells]
+    marks = [_mark(model, metric.name, styles) for model in there]
+    oracle = next((mark for model, mark in zip(there, marks, strict=True) if model.role == "oracle"), None)
+    aim = next((model for model in models if model.role == "oracle"), None)
+    domain = charts.strip_domain(marks)
+    gaps = {model.name: compare.difference(metric.name, model, aim) for model in there if aim and model.role == "run"}
+    rows = tuple(
+        Row(
+            model.name,
+            mark.css,
+            model.cells[metric.name],
+            charts.strip(mark, domain, oracle),
+            _close(gaps.get(model.name)),
+        )
+        for model, mark in zip(there, marks, strict=True)
+    )
+    return Card(question, asks, metric, rows, _answer(gaps), compare.decimals(metric.name, there))
+
+
+def table(models: Sequence[Column], base: Column | None) -> list[Group]:
+    """All metrics by group, each with an entry for each model."""
+    oracle = next((model for model in models if model.role == "oracle"), None)
+    lines: dict[str, list[Line]] = {}
+    for metric in compare.ordered(models):
+        arrow = _ARROWS.get(compare.direction(metric, models), "")
+        entries = tuple(_entry(metric.name, model, base, oracle) for model in models)
+        counts = {entry.cell.n for entry in entries if entry.cell}
+        n = next(iter(counts)) if len(counts) == 1 else None
+        line = Line(metric, arrow, entries, compare.decimals(metric.name, models), n)
+        lines.setdefault(metric.group, []).append(line)
+    return [Group(name, tuple(rows)) for name, rows in lines.items()]
+
+
+def _entry(name: str, model: Column, base: Column | None, oracle: Column | None) -> Entry:
+    cell = model.cells.get(name)
+    if cell is None or model.role != "run":
+        return Entry(cell)
+    gap = compare.difference(name, model, base) if base is not None and base is not model else None
+    to_oracle = compare.difference(name, model, oracle) if oracle is not None else None
+    title = ""
+    if gap is not None and base is not None:
+        low, value, high = (compare.shown(number, compare.decimals(name, [model, base])) for number in gap.triple)
+        title = f"minus {base.name}: {value} [{low}, {high}], {gap.how}"
+    return Entry(cell, _close(gap), _close(to_oracle), title)
+
+
+def _close(gap: Difference | None) -> bool:
+    return gap is not None and not gap.distinguishable
+
+
+def _answer(gaps: Mapping[str, Difference | None]) -> str:
+    """'etw: like the oracle. wga: below the oracle.'; no name if there is one run; '' without an oracle."""
+    where: dict[str, list[str]] = {"like the oracle": [], "above the oracle": [], "below the oracle": []}
+    for name, gap in gaps.items():
+        if gap is not None:
+            side = "above the oracle" if gap.value > 0 else "below the oracle"
+            where["like the oracle" if _close(gap) else side].append(name)
+    told = [(place, names) for place, names in where.items() if names]
+    if len(gaps) == 1:
+        return "".join(f"{place.capitalize()}." for place, _ in told)
+    return " ".join(f"{_joined(names)}: {place}." for place, names in told)
+
+
+def _mark(model: Column, name: str, styles: Mapping[str, str]) -> Mark:
+    cell = model.cells[name]
+    return Mark(model.name, styles[model.name], cell.value, cell.low, cell.high)
+
+
+def _cards_note(models: Sequence[Column]) -> str:
+    roles = {model.role for model in models if model.cells}
+    parts = []
+    if "target" in roles:
+        parts.append("Square: the target, before unlearning.")
+    if "oracle" in roles:
+        parts.append("Diamond: the oracle, trained without the forget set; the shaded band is its 95 % interval.")
+        parts.append("‘Like the oracle’ means: no difference could be shown, which is not a proof that there is none.")
+    return " ".join(parts)
+
+
+def _tradeoff(models: Sequence[Column], styles: Mapping[str, str]) -> Markup | None:
+    x = compare.headline(models, compare.HEADLINES[0][2])
+    y = compare.headline(models, compare.HEADLINES[2][2])
+    if x is None or y is None:
+        return None
+    both = [model for model in models if x.name in model.cells and y.name in model.cells]
+    marks = [(_mark(model, x.name, styles), _mark(model, y.name, styles)) for model in both]
+    if len(marks) < 2:
+        return None
+    return charts.scatter("Forgetting against keeping", f"{x.title}, forget set", y.title, marks)
+
+
+def _kicker(seen: Sequence[View]) -> str:
+    kinds = {"unlearn": "Unlearning", "finetune": "Fine-tuning", "evaluate": "Evaluation", "demo": "Demo"}
+    kind = kinds.get(str(seen[0].manifest.get("kind")), "Run")
+    when = sorted({str(view.manifest.get("created") or "")[:10] for view in seen} - {""})
+    span = " to ".join(dict.fromkeys((when[0], when[-1]))) if when else ""
+    return " · ".join(filter(None, (f"{kind} report" if len(seen) == 1 else f"Comparison of {len(seen)} runs", span)))
+
+
+def _hashes(seen: Sequence[View]) -> list[tuple[str, str]]:
+    found: dict[tuple[str, str], None] = {}
+    for view in seen:
+        for split, entry in _mapping(view.manifest.get("data")).items():
+            digest = _mapping(entry).get("hash")
+            if digest:
+                found[f"{split} set", str(digest)[:16]] = None
+        model = _mapping(view.manifest.get("model")).get("hash")
+        if model:
+            found["model", str(model)[:16]] = None
+    return list(found)[:8]
+
+
+def _alarms(seen: Sequence[View]) -> list[str]:
+    texts = {
+        "running": "has not finished: it is still running, or was killed.",
+        "interrupted": "was interrupted; what is shown is what it had reached.",
+        "failed": "failed; what is shown is what it had reached.",
+    }
+    found = []
+    for view in seen:
+        status = str(view.manifest.get("status"))
+        if status in texts:
+            error = str(view.manifest.get("error") or "")[:300]
+            found.append(f"{view.name} {texts[status]}" + (f" ({error})" if error else ""))
+    return found
+
+
+def _count(view: View, split: str) -> int:
+    return int(number(_mapping(_mapping(view.manifest.get("data")).get(split)).get("count")) or 0)
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record" + ("" if count == 1 else "s")
+
+
+def _listed(names: Sequence[str], total: int) -> str:
+    return _joined([*names, f"{total - len(names)} more"] if total > len(names) else names)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
