@@ -14,7 +14,7 @@ from expunge import lm as lms
 from expunge import pipeline, registry, runs
 from expunge import recipe as recipes
 from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats
-from expunge.data import load
+from expunge.data.load import load
 from expunge.data.records import Record, Split
 from expunge.errors import MethodError
 from expunge.fused import Head, naive_token_stats, placed
@@ -32,7 +32,7 @@ def load_recipe(source: RecipeLike, overrides: Iterable[str] = ()) -> Recipe:
 
 def load_records(path: str | Path, split: Split = "forget", *, columns: Mapping[str, str] | None = None) -> list[Record]:
     """The records of a file or folder in any of the supported formats; `columns` maps our fields to its columns."""
-    return load.load(Source(path=str(path), columns=dict(columns or {})), split)
+    return load(Source(path=str(path), columns=dict(columns or {})), split)
 
 
 def load_model(name_or_path: str | Path, *, dtype: str = "float32", device: str = "auto") -> LM:

@@ -21,6 +21,7 @@ from expunge.plainyaml import override, read
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Text = str | None
+Verb = Literal["run", "finetune"]
 _S = TypeVar("_S", bound=BaseModel)
 
 _OTHER_NAMES = {
@@ -230,7 +231,9 @@ class Finetune(Section):
 class Evaluation(Section):
     """What is measured before and after."""
 
-    suite: Literal["none", "tofu"] = Field("tofu", description="which evaluation is run after training")
+    suite: Literal["none", "own", "tofu"] = Field(
+        "own", description="what is judged after training: the recipe's own records, TOFU's sets, or nothing"
+    )
     data_dir: Text = Field(None, description="folder with the suite's files; the hub if not set")
     forget_split: str = Field(
         "forget01", pattern=r"^forget\d\d$", description="TOFU's forget split: forget01, forget05, forget10"
@@ -243,6 +246,12 @@ class Evaluation(Section):
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")
+
+
+class _Plugins(Section):
+    """The one key that must be read before method names can be judged."""
+
+    plugins: Names = ()
 
 
 class Recipe(Section):
@@ -273,11 +282,11 @@ class Recipe(Section):
 def load(
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
-    also: Callable[[Method], Iterable[str]] | None = None,
+    also: Callable[[Method, tuple[str, ...]], Iterable[str]] | None = None,
 ) -> Recipe:
     """The recipe of a YAML file (or a mapping) with `a.b=c` overrides applied; RecipeError names every fault.
 
-    `also` may find further faults in the method section; its findings join the others.
+    `also` gets the method section and the plugins, if these are in order, and may find further faults.
     """
     name = str(source) if isinstance(source, (str, Path)) else "recipe"
     faults: list[str] = []
@@ -294,7 +303,8 @@ def load(
     recipe = _validated(Recipe, tree, faults)
     method = _validated(Method, tree.get("method") or {}, [])
     if also is not None and method is not None:
-        faults += also(method)
+        plugins = _validated(_Plugins, {"plugins": tree.get("plugins") or ()}, [])
+        faults += also(method, plugins.plugins if plugins is not None else ())
     if faults or recipe is None:
         raise RecipeError(faults, name)
     return recipe
@@ -305,7 +315,7 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def missing(recipe: Recipe, verb: Literal["run", "finetune"]) -> list[str]:
+def missing(recipe: Recipe, verb: Verb) -> list[str]:
     """What a recipe must still say before `verb` can run; empty if nothing."""
     faults = []
     if recipe.model.model_name_or_path is None and recipe.model.fresh is None:

@@ -15,8 +15,9 @@ import pyarrow as pa
 from expunge import lm as lms
 from expunge import registry, runfolder
 from expunge.core import Side
-from expunge.data import annotations, load, preflight
+from expunge.data import annotations, preflight
 from expunge.data.encode import Encoded, Encoder, static_names
+from expunge.data.load import load
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
 from expunge.fresh import fresh_model
@@ -43,7 +44,7 @@ def records_of(source: Source | None, split: Split) -> list[Record]:
     """The records of one side of a recipe with their annotation's spans; empty if the recipe names no source."""
     if source is None:
         return []
-    records = load.load(source, split)
+    records = load(source, split)
     return annotations.attach(records, annotations.read(Path(source.annotations))) if source.annotations else records
 
 

@@ -1,0 +1,153 @@
+"""The whole path on disk: make target and oracle if asked for, unlearn, judge all of them, write the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge import lm as lms
+from expunge import progress as progresses
+from expunge import runfolder, runs
+from expunge.data.encode import Encoder
+from expunge.data.records import Record
+from expunge.evals import tofu
+from expunge.evals.judge import Bootstrap
+from expunge.lm import LM
+from expunge.progress import Bar, Progress
+from expunge.recipe import Recipe
+from expunge.report import page
+from expunge.runfolder import RunFolder
+
+UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
+Sets = Mapping[str, Sequence[Record]]
+
+
+def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
+    """The run folder of a recipe with everything in it: model, evaluation beside target and oracle, report.html.
+
+    Goes on where an earlier call with the same recipe was stopped; what is finished is not done again.
+    """
+    show = progress or progresses.automatic()
+    made = prepare_models(recipe, show)
+    with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
+        start = made[TARGET].file("model") if TARGET in made else None
+        folder = runs.unlearn(recipe, start=start, on_step=shown(bar))
+    if recipe.evaluation.suite != "none":
+        sets = sets_of(recipe)
+        references(recipe, folder, made, sets, show)
+        judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
+    folder.seal()
+    page.render([folder.path], folder.file(runfolder.REPORT))
+    return folder
+
+
+def prepare_models(recipe: Recipe, show: Progress) -> dict[str, RunFolder]:
+    """The runs of target and oracle by label, as far as the recipe's finetune section asks for them."""
+    if recipe.finetune is None:
+        return {}
+    made = {}
+    with show.stage("Train the target") as bar:
+        made[TARGET] = runs.finetune(recipe, on_step=shown(bar))
+    if recipe.finetune.oracle:
+        with show.stage("Train the oracle, without the forget set") as bar:
+            made[ORACLE] = runs.finetune(recipe, without={"forget"}, on_step=shown(bar))
+    return made
+
+
+def references(recipe: Recipe, folder: RunFolder, made: Mapping[str, RunFolder], sets: Sets, show: Progress) -> None:
+    """Judges target and oracle: in their own runs where they have one, so that several methods share the tables."""
+    if ORACLE in made:
+        judge(recipe, made[ORACLE], ORACLE, made[ORACLE].file("model"), sets, None, show)
+        made[ORACLE].seal()
+    elif recipe.evaluation.oracle is not None and not recipe.evaluation.oracle.endswith(".json"):
+        judge(recipe, folder, ORACLE, _model_in(recipe.evaluation.oracle), sets, None, show)
+    folder.update(compared_with={label: os.path.relpath(other.path, folder.path) for label, other in made.items()})
+    oracle = oracle_tables(recipe, folder)
+    if TARGET in made:
+        judge(recipe, made[TARGET], TARGET, made[TARGET].file("model"), sets, oracle, show)
+        made[TARGET].seal()
+    elif recipe.model.model_name_or_path is not None:
+        judge(recipe, folder, TARGET, recipe.model.model_name_or_path, sets, oracle, show)
+
+
+def oracle_tables(recipe: Recipe, folder: RunFolder) -> Path | None:
+    """Where the oracle's evaluation is: a folder of tables, or a peer's log; None without an oracle."""
+    if recipe.evaluation.oracle is not None and recipe.evaluation.oracle.endswith(".json"):
+        return Path(recipe.evaluation.oracle)
+    elsewhere = folder.manifest.get("compared_with", {}).get(ORACLE)
+    root = folder.path if elsewhere is None else folder.path / elsewhere
+    tables = root / "eval" / ORACLE
+    return tables if tables.is_dir() else None
+
+
+def judge(
+    recipe: Recipe, folder: RunFolder, label: str, model: LM | str | Path, sets: Sets, oracle: Path | None, show: Progress
+) -> None:
+    """Writes tables and metrics of a model to eval/LABEL of the run; tables that are there already are kept."""
+    with show.stage(f"Judge {label} ({folder.path.name})" if label == UNLEARNED else f"Judge {label}") as bar:
+        lm = model if isinstance(model, LM) else lms.load(
+            recipe.model.model_copy(update={"model_name_or_path": str(model), "fresh": None}),
+            device=lms.device_of(recipe.device),
+        )  # fmt: skip
+        tofu.evaluate(
+            lm,
+            Encoder.from_recipe(lm.tokenizer, recipe.data),
+            sets,
+            folder,
+            label,
+            reference=oracle,
+            settings=settings_of(recipe),
+            progress=lambda what, done, total: bar(done, total, what),
+        )
+
+
+def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: Progress | None = None) -> RunFolder:
+    """The run folder `out` with the tables and metrics of a model, beside the recipe's oracle if it names one.
+
+    A second call for the same model, data and settings computes nothing. `model` may also be a run folder.
+    """
+    show = progress or progresses.automatic()
+    own = recipe.model_copy(update={"output_dir": str(out)})
+    folder, _ = runs.begin(own, "evaluate")
+    with runfolder.recording(folder):
+        sets = sets_of(own)
+        references(own, folder, {}, sets, show) if own.evaluation.oracle else None
+        judge(own, folder, MODEL, model if isinstance(model, LM) else _model_in(model), sets, oracle_tables(own, folder), show)
+    page.render([folder.path], folder.file(runfolder.REPORT))
+    return folder
+
+
+def sets_of(recipe: Recipe) -> dict[str, list[Record]]:
+    """The evaluation sets of a recipe by name: TOFU's, or the recipe's own records."""
+    settings, data = recipe.evaluation, recipe.data
+    holdout = runs.records_of(data.holdout, "holdout")
+    if settings.suite == "tofu":
+        return tofu.load_suite(settings.data_dir, settings.forget_split, limit=settings.limit, holdout=holdout or None)
+    sets = {
+        "forget": runs.records_of(data.forget, "forget"),
+        "retain": runs.records_of(data.retain, "retain"),
+        "general": runs.records_of(data.general, "general"),
+        "holdout": holdout,
+    }
+    return {name: records[: settings.limit] for name, records in sets.items() if records}
+
+
+def settings_of(recipe: Recipe) -> tofu.Settings:
+    """How the recipe's evaluation is made."""
+    e = recipe.evaluation
+    bootstrap = Bootstrap(resamples=e.resamples, seed=recipe.seed)
+    return tofu.Settings(
+        generate=e.generate, max_new_tokens=e.max_new_tokens, token_budget=e.token_budget, bootstrap=bootstrap
+    )
+
+
+def shown(bar: Bar) -> Callable[[Mapping[str, Any], int], None]:
+    """A step listener that moves a bar."""
+    return lambda entry, total: bar(int(entry["step"]), total, progresses.step_words(entry))
+
+
+def _model_in(path: str | Path) -> str:
+    """The model that a path names: a run's own model if it is a run folder."""
+    return str(Path(path) / "model") if runfolder.is_run(path) else str(path)
