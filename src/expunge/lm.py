@@ -56,10 +56,8 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
     if name is None:
         raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
     _check_folder(name, settings)
+    tokenizer = load_tokenizer(settings)
     with _in_our_words(name):
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.tokenizer_name_or_path or name, revision=settings.model_revision, trust_remote_code=False
-        )
         model = AutoModelForCausalLM.from_pretrained(
             name,
             revision=settings.model_revision,
@@ -71,6 +69,18 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
     lm = LM(model.to(device).eval(), tokenizer, name)
     self_test(lm.model)
     return lm
+
+
+def load_tokenizer(settings: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer that a recipe names, or its model's own."""
+    name = settings.tokenizer_name_or_path or settings.model_name_or_path
+    if name is None:
+        raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
+    with _in_our_words(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=settings.model_revision, trust_remote_code=False
+        )
+    return tokenizer
 
 
 def device_of(name: str) -> str:

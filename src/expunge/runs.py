@@ -15,7 +15,8 @@ import pyarrow as pa
 from expunge import lm as lms
 from expunge import registry, runfolder
 from expunge.core import Side
-from expunge.data import annotations, preflight
+from expunge.data import annotations as annotation_files
+from expunge.data import preflight
 from expunge.data.encode import Encoded, Encoder, static_names
 from expunge.data.load import load
 from expunge.data.records import Record, Split
@@ -45,19 +46,38 @@ def records_of(source: Source | None, split: Split) -> list[Record]:
     if source is None:
         return []
     records = load(source, split)
-    return annotations.attach(records, annotations.read(Path(source.annotations))) if source.annotations else records
+    return annotation_files.attach(records, annotation_files.read(Path(source.annotations))) if source.annotations else records
 
 
 def prepare(recipe: Recipe, lm: LM) -> Prepared:
     """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong."""
     encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
-    data = recipe.data
-    sources: dict[Side, Source | None] = {"forget": data.forget, "retain": data.retain, "general": data.general}
-    records = {side: records_of(source, side) for side, source in sources.items()}
-    holdout = records_of(data.holdout, "holdout")
-    preflight.require(preflight.check(records["forget"], records["retain"], holdout, encoder))
+    records = records_by_side(recipe)
+    preflight.require(findings_of(recipe, records, encoder))
     encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
     return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
+
+
+def records_by_side(recipe: Recipe) -> dict[Side, list[Record]]:
+    """The records of forget, retain and general; an empty list where the recipe names no source."""
+    data = recipe.data
+    sources: dict[Side, Source | None] = {"forget": data.forget, "retain": data.retain, "general": data.general}
+    return {side: records_of(source, side) for side, source in sources.items()}
+
+
+def findings_of(recipe: Recipe, records: Mapping[Side, Sequence[Record]], encoder: Encoder) -> list[preflight.Finding]:
+    """What preflight finds in the records of a recipe."""
+    holdout = records_of(recipe.data.holdout, "holdout")
+    return preflight.check(records["forget"], records["retain"], holdout, encoder)
+
+
+def findings(recipe: Recipe) -> list[preflight.Finding]:
+    """What preflight finds in a recipe's data; the model's tokenizer is loaded, its weights are not."""
+    if recipe.model.fresh is None:
+        tokenizer = lms.load_tokenizer(recipe.model)
+    else:
+        tokenizer = _base(recipe).tokenizer
+    return findings_of(recipe, records_by_side(recipe), Encoder.from_recipe(tokenizer, recipe.data))
 
 
 def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
