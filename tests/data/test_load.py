@@ -317,8 +317,8 @@ def test_a_hub_data_set_that_cannot_be_had_is_said_in_our_words(monkeypatch: pyt
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     text = fault(Source(dataset_name="locuslab/NOT-TOFU", dataset_config="forget01"))
     assert text == (
-        "the data set locuslab/NOT-TOFU forget01 was asked for (split 'train'), but HF_HUB_OFFLINE is set and it is not "
-        "in the cache. Download it where there is a network, or give a path."
+        "the data set locuslab/NOT-TOFU forget01 was asked for (split 'train'), but HF_HUB_OFFLINE is set and "
+        "it is not in the cache. Download it where there is a network, or give a path."
     )
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from expunge.data.annotations import attach
 from expunge.data.records import Annotation, Record, Span
 from expunge.errors import DataError
 
@@ -44,21 +45,15 @@ def reading(
     """The reading of an annotation file, over those of its records that are in `records`.
 
     `call='not-general'`: the words (between white space) that no span labelled 'general' touches, which is how a list
-    of general words, such as TIF's masked-LM identifier makes, says what is unwanted. DataError where an annotation
-    belongs to another text than the record.
+    of general words, such as TIF's masked-LM identifier makes, says what is unwanted. Annotations find their records as
+    in `annotations.attach`, with its errors.
     """
-    by_id = {annotation.record_id: annotation for annotation in annotations}
-    marked = {}
-    for record in records:
-        annotation = by_id.get(record.id)
-        if annotation is None:
-            continue
-        if annotation.text_hash != record.text_hash:
-            raise DataError(
-                f"annotation '{name}' of record '{record.id}' was made for another text "
-                f"(hash {annotation.text_hash}, the record has {record.text_hash}). Annotate the record again."
-            )
-        marked[record.id] = mark(record, annotation.spans, call)
+    annotations = list(annotations)
+    ids = {annotation.record_id for annotation in annotations}
+    texts = {annotation.text_hash for annotation in annotations if annotation.text_hash}
+    bare = attach([replace(record, spans=()) for record in records], annotations)
+    covered = (record for record in bare if record.id in ids or record.text_hash in texts)
+    marked = {record.id: mark(record, record.spans, call) for record in covered}
     return Reading(name, marked)
 
 

@@ -41,6 +41,7 @@ class Encoded:
     `offsets` (T, 2) int32: the characters of the answer (or text) that the token `targets[t]` stands for; an empty
     range for a space that the tokenizer put in; (-1, -1) where it is not answer text: prompt, end token, template.
     `static[NAME]` (T,) float32: projected spans, 0 where nothing is scored. `truncated`: scored tokens were cut off.
+    `shares_token`: the answer's first or last token has characters of the template, other than white space, in it.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Encoded:
     offsets: NDArray[np.int32]
     static: Mapping[str, NDArray[np.float32]]
     truncated: bool = False
+    shares_token: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -139,6 +141,7 @@ class Encoder:
             offsets=_shift(np.stack([start, end], 1), keep, -1).astype(np.int32),
             static={name: _shift(score, keep, 0) for name, score in static.items()},
             truncated=bool(scored[keep:].any()),
+            shares_token=first <= last and _reaches_out(tokens, rendered, first, last),
         )
 
     def prompt_ids(self, record: Record) -> list[int]:
@@ -253,6 +256,13 @@ def _extent(tokens: Tokens, start: int, end: int) -> tuple[int, int]:
     while last + 1 < len(tokens) and idle[last + 1]:
         last += 1
     return first, last
+
+
+def _reaches_out(tokens: Tokens, rendered: templates.Rendered, first: int, last: int) -> bool:
+    """True if the answer's tokens stand for characters around it too, other than white space."""
+    before = tokens.text[int(tokens.start[first : last + 1].min()) : rendered.start]
+    behind = tokens.text[rendered.end : int(tokens.end[first : last + 1].max())]
+    return bool(before.strip() or behind.strip())
 
 
 def _shift(values: NDArray[_N], keep: int, fill: int) -> NDArray[_N]:
