@@ -91,7 +91,7 @@ def _kind(field: Mapping[str, Any]) -> str:
         return f"list of {_kind(field['items'])}"
     if kind == "object":
         return "mapping"
-    limits = " and ".join(f"{sign}{field[key]:g}" for key, sign in _LIMITS.items() if key in field)
+    limits = " and ".join(f"{sign}{field[key]}" for key, sign in _LIMITS.items() if key in field)
     return f"{_PLAIN.get(str(kind), 'null')} {limits}".strip()
 
 

@@ -1,0 +1,372 @@
+"""The command line: one short function a verb. Everything heavy is imported inside the verb that needs it.
+
+Exit codes: 0 done; 1 a fault of expunge itself; 2 something the user can mend; 75 stopped on request, and the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from expunge import __version__
+from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, ModelError, unknown
+
+if TYPE_CHECKING:
+    from expunge.lm import LM
+    from expunge.recipe import Recipe, Verb
+
+USER_ERROR = 2
+STOPPED = 75
+
+
+class _Verbs(TyperGroup):
+    """The group of all verbs: the one place where errors become messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """The verb's result; ExpungeError and Ctrl-C end in a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain("stopped. What was done is on disk; give the same command again to go on")
+            raise typer.Exit(STOPPED) from None
+        except ExpungeError as error:
+            if ctx.params.get("traceback"):
+                raise
+            _complain(str(error))
+            raise typer.Exit(STOPPED if isinstance(error, Interrupted) else USER_ERROR) from None
+
+
+app = typer.Typer(
+    name="expunge",
+    cls=_Verbs,
+    help="Remove given knowledge from a language model by updating on the tokens that carry it, and prove it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_OPEN = {"ignore_unknown_options": True}
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[key=value]...", help="Settings that replace the recipe's, such as train.learning_rate=2e-5."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in the output folder.")]
+
+
+def main() -> None:
+    """The console script."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"expunge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everything(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel="Make and judge")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the demo's runs and its report.html.")] = Path("demo-run"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Forget fictitious people in a small model, offline and on a CPU, and judge it beside the retrained oracle."""
+    from expunge import demo as demos
+
+    _done(demos.run(out, overwrite=overwrite).path)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve everything; say what would be loaded and trained.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Unlearn as a recipe says, evaluate, and write the report. Goes on where it was stopped."""
+    resolved = _resolve(recipe, overrides, overwrite, "run")
+    if dry_run:
+        _print_plan(resolved)
+        return
+    from expunge import pipeline
+
+    _done(pipeline.run(resolved).path)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+def finetune(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="SIDE", help="Leave out these records: 'forget' makes the oracle."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the recipe's model on its records: the target, or with --without forget the oracle."""
+    from expunge import runs
+
+    resolved = _resolve(recipe, overrides, overwrite, "finetune")
+    _done(runs.finetune(resolved, without=set(without or ())).path)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or a run folder.", show_default=False)],
+    overrides: Overrides = None,
+    suite: Annotated[str, typer.Option(help="tofu, or own: the recipe's records.")] = "tofu",
+    data: Annotated[str | None, typer.Option(help="Folder with the suite's files; the hub if not given.")] = None,
+    oracle: Annotated[str | None, typer.Option(help="Model retrained without the forget set, or its run.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe with data.holdout, template and other settings.")] = None,
+    out: Annotated[Path, typer.Option(help="Run folder for tables and metrics.")] = Path("runs/evaluation"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Judge a model: one scoring pass and one of generation, then every metric from the tables."""
+    from expunge import pipeline
+
+    given = {"evaluation.suite": suite, "evaluation.data_dir": data, "evaluation.oracle": oracle}
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    resolved = _resolve(recipe, [*options, *(overrides or ())], overwrite, None)
+    _done(pipeline.evaluate(model, resolved, out).path)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+def score(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    scorer: Annotated[str | None, typer.Option("--score", help="Another score, such as entropy:temperature=2.")] = None,
+    select: Annotated[str, typer.Option(help="The selector that goes with --score.")] = "raw",
+    records: Annotated[int, typer.Option(min=1, help="Forget records that are shown.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Parquet file for the scores of all forget records.")] = None,
+) -> None:
+    """Show which tokens a method takes for the knowledge, before anything is trained."""
+    import pyarrow.parquet as pq
+
+    from expunge import runs, terminal
+
+    terms = [] if scorer is None else [f"method={{terms: [{{objective: ga, score: '{scorer}', select: '{select}'}}]}}"]
+    resolved = _resolve(recipe, [*(overrides or ()), *terms], False, "run")
+    forget = runs.records_of(resolved.data.forget, "forget")
+    table = runs.score_tokens(resolved, _target(resolved), forget if out is not None else forget[:records])
+    for row in table.slice(0, records).to_pylist():
+        _print(*terminal.tokens(row))
+    if out is not None:
+        pq.write_table(table, out)
+        typer.echo(f"{table.num_rows} records: {out}")
+
+
+@app.command(rich_help_panel="Make and judge")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The file; report.html in the first run if not given.")] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Leave out every text of records and models.")] = False,
+) -> None:
+    """Write one self-contained HTML page about one run or several."""
+    from expunge.report.page import render
+
+    typer.echo(f"Report: {render(runs, out or runs[0] / 'report.html', redact)}")
+
+
+@app.command("list", rich_help_panel="Look up")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="preset, scorer, selector, objective or identifier.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="Python file with your own methods.")] = None,
+) -> None:
+    """List presets, scorers, selectors, objectives and identifiers."""
+    from expunge import presets, registry, terminal
+
+    _plugins(plugin)
+    if kind not in (None, "preset", *registry.KINDS):
+        raise MethodError(unknown("kind", str(kind), ["preset", *registry.KINDS]))
+    if kind in (None, "preset"):
+        _print(terminal.presets(presets.PRESETS), "")
+    for each in registry.KINDS:
+        if kind in (None, each):
+            _print(terminal.methods(each, {name: registry.get(each, name) for name in registry.names(each)}), "")
+
+
+def _complete_preset(incomplete: str) -> list[str]:
+    from expunge.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+@app.command(rich_help_panel="Look up")
+def show(
+    name: Annotated[
+        str, typer.Argument(help="Of a preset or method.", autocompletion=_complete_preset, show_default=False)
+    ],
+    plugin: Annotated[list[str] | None, typer.Option(help="Python file with your own methods.")] = None,
+) -> None:
+    """Say what a preset or method computes, its settings, where it comes from and how it differs from there."""
+    from expunge import presets, registry, terminal
+
+    _plugins(plugin)
+    known = {kind: registry.names(kind) for kind in registry.KINDS}
+    pages = [terminal.preset_page(name, presets.PRESETS[name])] if name in presets.PRESETS else []
+    pages += [terminal.method_page(kind, name, registry.get(kind, name)) for kind in known if name in known[kind]]
+    if not pages:
+        raise MethodError(
+            unknown("preset or method", name, [*presets.PRESETS, *(n for ns in known.values() for n in ns)])
+        )
+    for page in pages:
+        _print(*page)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Look up")
+def explain(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="YAML file; without one, all settings.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print every setting with its value in the recipe, default, type and meaning."""
+    from expunge import explain as explaining
+    from expunge import recipe as recipes
+    from expunge import terminal
+
+    found = None if recipe is None else recipes.load(recipe, _checked(overrides))
+    _print(*terminal.explanation(explaining.fields(), found))
+
+
+@app.command(rich_help_panel="Look up")
+def schema() -> None:
+    """Print the recipe's JSON schema, with which editors check and complete recipes."""
+    import json
+
+    from expunge.explain import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command(rich_help_panel="Look up")
+def env() -> None:
+    """Print versions, devices and what of the environment matters."""
+    from expunge import environment, terminal
+
+    _print(terminal.pairs(environment.facts()))
+
+
+@app.command(rich_help_panel="Prepare")
+def init(
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model to change.", show_default=False)],
+    forget: Annotated[str, typer.Option(help="File with the records to forget.", show_default=False)],
+    retain: Annotated[str | None, typer.Option(help="File with records to keep.")] = None,
+    out: Annotated[Path, typer.Option(help="The recipe that is written.")] = Path("recipe.yaml"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented recipe for your model and records; it runs as it is."""
+    from expunge.starter import starter
+
+    if out.exists() and not overwrite:
+        raise DataError(f"'{out}' exists. Choose another --out, or --overwrite")
+    out.write_text(starter(model, forget, retain, out.stem), encoding="utf-8")
+    typer.echo(f"Wrote {out}. Look: expunge run {out} --dry-run. Run: expunge run {out}")
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Say what a recipe loads and trains: records, tokens, steps, memory and time, before anything is loaded."""
+    _print_plan(_resolve(recipe, overrides, False, "run"))
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Look for what would spoil the numbers: overlaps, truncation, records without a scored token."""
+    from expunge import runs, terminal
+
+    findings = runs.findings(_resolve(recipe, overrides, False, "finetune"))
+    _print(*terminal.findings(findings))
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(USER_ERROR)
+
+
+def _resolve(recipe: str | None, overrides: Iterable[str] | None, overwrite: bool, verb: Verb | None) -> Recipe:
+    from expunge.resolve import resolve
+
+    return resolve(recipe, [*_checked(overrides), *(["overwrite=true"] if overwrite else [])], verb)
+
+
+def _checked(overrides: Iterable[str] | None) -> list[str]:
+    """The overrides; what looks like an option among them is refused, with the option that it may mean."""
+    given = list(overrides or ())
+    for item in given:
+        if item.startswith("-") and "=" not in item:
+            commands = typer.main.get_group(app).commands.values()
+            options = [option for command in commands for parameter in command.params for option in parameter.opts]
+            known = [option for option in options if option.startswith("--")]
+            raise typer.BadParameter(f"{unknown('option', item, known)} Settings are written key=value")
+    return given
+
+
+def _target(recipe: Recipe) -> LM:
+    """The model that the recipe changes: its own, or the target that its finetune section makes."""
+    from expunge import lm, runs
+
+    settings = recipe.model
+    if recipe.finetune is not None:
+        folder = Path(runs.finetune_recipe(recipe).output_dir) / "model"
+        if not folder.is_dir():
+            raise ModelError(
+                f"the recipe makes its target first, and '{folder}' is not there. Run: expunge finetune RECIPE"
+            )
+        settings = settings.model_copy(update={"model_name_or_path": str(folder), "fresh": None})
+    return lm.load(settings, device=lm.device_of(recipe.device))
+
+
+def _plugins(files: Iterable[str] | None) -> None:
+    from expunge import registry
+
+    for file in files or ():
+        registry.load_plugin(file)
+
+
+def _print(*things: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for thing in things:
+        console.print(thing)
+
+
+def _print_plan(recipe: Recipe) -> None:
+    from expunge import terminal
+    from expunge.plan import plan
+
+    _print(*terminal.plan_page(plan(recipe)))
+
+
+def _done(folder: Path) -> None:
+    page = folder / "report.html"
+    typer.echo(f"Run folder: {folder}" + (f"\nReport: {page}" if page.is_file() else ""))
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+
+    from expunge import terminal
+
+    terminal.error(message, Console(stderr=True))

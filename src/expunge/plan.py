@@ -1,0 +1,304 @@
+"""What a recipe would load and train, and what that takes: computed without weights, without a run folder.
+
+Counts are exact where the records and the tokenizer are on this machine and estimates elsewhere (marked so). Memory is
+that of weights, gradients, AdamW's two moments, the start kept for the drift, a reference, and activations; time is
+floating-point operations at a share of the speed that this machine shows in a matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from expunge.data import load
+from expunge.data.records import Record, Split
+from expunge.errors import DataError
+from expunge.recipe import FreshModel, Model, Recipe, Source, Train
+from expunge.sampling import Sampler
+from expunge.terms import Term, build_terms
+
+_TOFU_SIZES = {"forget01": 40, "forget05": 200, "forget10": 400, "retain99": 3960, "retain95": 3800, "retain90": 3600}
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CHARACTERS_A_TOKEN = 4
+_SAMPLE = 200
+_ACTIVATIONS = 17
+"""Values that a Llama layer keeps for the backward pass, a token and unit of width."""
+_EFFICIENCY = 0.4
+"""Share of the speed of a large matrix product that training reaches; measured between 0.3 and 0.6 on CPUs."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number, or None where it cannot be known here, and whether it was counted or estimated."""
+
+    value: int | None
+    exact: bool = True
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "unknown here"
+        return f"{self.value:,}" if self.exact else f"about {self.value:,}"
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """One set of records: where it comes from, how many, and the tokens of all of them."""
+
+    name: str
+    where: str
+    records: Amount
+    tokens: Amount
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a model: parameters in all, width, layers (0 where not known)."""
+
+    parameters: Amount
+    hidden: int = 0
+    layers: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what is trained, on what, in how many steps, and what that takes."""
+
+    name: str
+    steps: Amount
+    steps_per_epoch: int | None
+    memory: Mapping[str, int]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a recipe's run."""
+
+    model: str
+    shape: Shape
+    sides: Mapping[str, SidePlan]
+    terms: tuple[str, ...]
+    needs_reference: bool
+    stages: tuple[Stage, ...]
+    evaluation: str
+    output_dir: str
+
+
+def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
+    """The plan of a recipe. Reads local data and configurations, never weights; loads nothing from the hub.
+
+    `flops_a_second` replaces the measurement of this machine.
+    """
+    terms = build_terms(recipe.method)
+    tokenizer = tokenizer_of(recipe.model)
+    sources: dict[str, tuple[Source | None, Split]] = {
+        "forget": (recipe.data.forget, "forget"),
+        "retain": (recipe.data.retain, "retain"),
+        "holdout": (recipe.data.holdout, "holdout"),
+        "general": (recipe.data.general, "general"),
+    }
+    sides = {name: _side(name, s, split, recipe, tokenizer) for name, (s, split) in sources.items() if s is not None}
+    shape = shape_of(recipe.model)
+    speed = measure_speed() if flops_a_second is None else flops_a_second
+    reference = any(term.needs.any_reference for term in terms)
+    return Plan(
+        model=_model_name(recipe.model),
+        shape=shape,
+        sides=sides,
+        terms=tuple(_term_text(term) for term in terms),
+        needs_reference=reference,
+        stages=tuple(_stages(recipe, terms, sides, shape, reference, speed)),
+        evaluation=_evaluation(recipe),
+        output_dir=recipe.output_dir,
+    )
+
+
+def shape_of(model: Model) -> Shape:
+    """The size of a recipe's model from its configuration, made without weights, or guessed from its name.
+
+    >>> shape_of(Model(model_name_or_path="open-unlearning/tofu_Llama-3.2-1B-Instruct_full")).parameters
+    Amount(value=1000000000, exact=False)
+    """
+    if model.fresh is not None:
+        return _fresh_shape(model.fresh)
+    name = model.model_name_or_path or ""
+    if (Path(name) / "config.json").is_file():
+        return _local_shape(name)
+    found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", name)
+    return Shape(Amount(int(float(found[1]) * 1e9) if found else None, exact=False))
+
+
+def memory(shape: Shape, dtype: str, train: Train, tokens: int, reference: bool) -> dict[str, int]:
+    """Bytes by purpose at the peak of a step with `tokens` tokens in a micro-batch; empty if the size is unknown.
+
+    >>> sizes = memory(Shape(Amount(1000)), "float32", Train(), tokens=0, reference=False)
+    >>> sizes["weights"], sizes["AdamW"], sum(sizes.values())
+    (4000, 8000, 20000)
+    """
+    count = shape.parameters.value
+    if count is None:
+        return {}
+    one = count * _BYTES[dtype]
+    sizes = {"weights": one, "gradients": one, "AdamW": 2 * one, "start, for the drift": one}
+    if reference:
+        sizes["reference"] = one
+    if shape.layers and tokens:
+        values = 1 if train.gradient_checkpointing else _ACTIVATIONS
+        sizes["activations"] = tokens * shape.hidden * shape.layers * values * (2 if train.bf16 else 4)
+    return sizes
+
+
+def measure_speed(seconds: float = 0.2) -> float:
+    """Floating-point operations a second of this machine's fastest device, in float32 matrix products."""
+    import torch
+
+    from expunge.lm import device_of
+
+    device = device_of("auto")
+    size = 2048 if device != "cpu" else 768
+    matrix = torch.ones(size, size, device=device)
+    done, began = 0, time.perf_counter()
+    while done < 2 or time.perf_counter() - began < seconds:
+        float((matrix @ matrix)[0, 0])
+        done += 1
+    return 2.0 * size**3 * done / (time.perf_counter() - began)
+
+
+def _stages(
+    recipe: Recipe, terms: Sequence[Term], sides: Mapping[str, SidePlan], shape: Shape, reference: bool, speed: float
+) -> Iterator[Stage]:
+    general, forget, retain = (sides.get(name, _NOTHING) for name in ("general", "forget", "retain"))
+    tuned = recipe.finetune
+    for name, read in (("target", (forget, retain, general)), ("oracle", (retain, general))):
+        if tuned is not None and (name == "target" or tuned.oracle):
+            rows, tokens = _sum(*(s.records for s in read)), _sum(*(s.tokens for s in read))
+            yield _stage(f"fine-tune the {name}", recipe, tuned.train, rows, _ratio(tokens, rows), shape, False, speed)
+    lengths = [_ratio(s.tokens, s.records) for s in sides.values() if any(term.on == s.name for term in terms)]
+    together = None if None in lengths else sum(length for length in lengths if length is not None)
+    yield _stage("unlearn", recipe, recipe.train, forget.records, together, shape, reference, speed)
+
+
+def _stage(
+    name: str, recipe: Recipe, train: Train, rows: Amount, tokens_a_row: float | None, shape: Shape, reference: bool,
+    speed: float,
+) -> Stage:  # fmt: skip
+    batch, micro = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    per_epoch = Sampler("rows", {"rows": rows.value}, batch, micro, 0).steps_per_epoch if rows.value else None
+    steps = train.max_steps if train.max_steps > 0 else None
+    if steps is None and per_epoch is not None:
+        steps = math.ceil(train.num_train_epochs * per_epoch)
+    in_batch = int(batch * (tokens_a_row or recipe.data.max_length))
+    seconds = None
+    if steps is not None and per_epoch and tokens_a_row is not None and shape.parameters.value is not None:
+        passes = 6 + (2 if reference else 0) + (2 if train.gradient_checkpointing else 0)
+        tokens = steps / per_epoch * (rows.value or 0) * tokens_a_row
+        seconds = passes * shape.parameters.value * tokens / (speed * _EFFICIENCY)
+    sizes = memory(shape, recipe.model.dtype, train, in_batch, reference)
+    return Stage(name, Amount(steps, rows.exact or train.max_steps > 0), per_epoch, sizes, seconds)
+
+
+def _side(name: str, source: Source, split: Split, recipe: Recipe, tokenizer: Any) -> SidePlan:
+    if source.path is None:
+        where = f"{source.dataset_name} ({source.dataset_config or 'default'}, {source.dataset_split}), from the hub"
+        known = _TOFU_SIZES.get(source.dataset_config or "") if source.dataset_name == "locuslab/TOFU" else None
+        rows = None if known is None else max(0, min(known - source.skip, source.limit or known))
+        return SidePlan(name, where, Amount(rows), Amount(None if rows is None else rows * 60, exact=False))
+    records = load.load(source, split)
+    if not records:
+        raise DataError(f"data.{name}: '{source.path}' has no records")
+    return SidePlan(name, source.path, Amount(len(records)), _tokens(records, recipe, tokenizer))
+
+
+def _tokens(records: Sequence[Record], recipe: Recipe, tokenizer: Any) -> Amount:
+    """Tokens of all records, prompts included: counted on a sample of them, or from characters without a tokenizer."""
+    sample = records[:: max(1, len(records) // _SAMPLE)]
+    if tokenizer is None:
+        lengths = [len(r.prompt + r.body) // _CHARACTERS_A_TOKEN for r in sample]
+    else:
+        from expunge.data.encode import Encoder
+
+        encoder = Encoder.from_recipe(tokenizer, recipe.data)
+        lengths = [len(encoder.encode(r).input_ids) for r in sample]
+    counted = tokenizer is not None and len(sample) == len(records)
+    return Amount(round(mean(lengths) * len(records)), exact=counted)
+
+
+def tokenizer_of(model: Model) -> Any:
+    """The tokenizer if its folder is on this machine, else None."""
+    folder = Path(model.tokenizer_name_or_path or model.model_name_or_path or "")
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _local_shape(folder: str) -> Shape:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    text = config.get_text_config()
+    return Shape(Amount(model.num_parameters()), int(text.hidden_size), int(text.num_hidden_layers))
+
+
+def _fresh_shape(fresh: FreshModel) -> Shape:
+    """A Llama of this size: embedding, four square and three wide matrices and two norms a layer, the last norm."""
+    width = fresh.hidden_size
+    layer = 4 * width**2 + 3 * width * fresh.intermediate_size + 2 * width
+    tables = fresh.vocab_size * width * (1 if fresh.tie_word_embeddings else 2)
+    return Shape(Amount(tables + fresh.num_hidden_layers * layer + width), width, fresh.num_hidden_layers)
+
+
+def _model_name(model: Model) -> str:
+    if model.fresh is not None:
+        return "a Llama from scratch, with a tokenizer fitted on the records"
+    name = model.model_name_or_path or "not set"
+    if Path(name).is_dir():
+        return f"{name} (a folder)"
+    return f"{name}{'@' + model.model_revision if model.model_revision else ''} (from the hub)"
+
+
+def _term_text(term: Term) -> str:
+    """'0.1 * ga on forget, score entropy, select normalised'."""
+    parts = [f"{term.coef:g} * {term.objective} on {term.on}"]
+    if term.tokens == "all" or term.on != "forget":
+        return parts[0]
+    parts += [f"score {term.score}", f"select {term.select}"]
+    parts += [f"tokens {term.tokens}"] if term.tokens != "selected" else []
+    parts += [f"modulated by {term.modulate}"] if term.modulate is not None else []
+    parts += [f"control {term.control}"] if term.control != "none" else []
+    return ", ".join(parts)
+
+
+def _evaluation(recipe: Recipe) -> str:
+    settings = recipe.evaluation
+    if settings.suite == "none":
+        return "none"
+    if settings.suite == "own":
+        return "the recipe's own records"
+    where = settings.data_dir or "the hub"
+    return f"{settings.suite} ({settings.forget_split}) from {where}; " + (
+        f"oracle {settings.oracle}" if settings.oracle else "the oracle is made" if recipe.finetune else "no oracle"
+    )
+
+
+def _sum(*amounts: Amount) -> Amount:
+    values = [amount.value for amount in amounts]
+    known = [value for value in values if value is not None]
+    return Amount(sum(known) if len(known) == len(values) else None, all(amount.exact for amount in amounts))
+
+
+def _ratio(tokens: Amount, rows: Amount) -> float | None:
+    return tokens.value / rows.value if tokens.value is not None and rows.value else None
+
+
+_NOTHING = SidePlan("", "nowhere", Amount(0), Amount(0))

@@ -1,0 +1,196 @@
+"""What the command line shows: tables, coloured tokens, plans and errors. Nothing is computed here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from expunge.explain import FieldHelp, value_at
+from expunge.presets import Preset
+from expunge.recipe import Recipe
+from expunge.report import heat
+
+if TYPE_CHECKING:
+    from expunge.data.preflight import Finding
+    from expunge.plan import Plan, Stage
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the house style."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def methods(kind: str, classes: Mapping[str, type]) -> Table:
+    """Name and first line of each method of a kind."""
+    out = table(f"{kind}s", "")
+    for name, cls in classes.items():
+        out.add_row(escape(name), escape(summary(cls)))
+    return out
+
+
+def presets(found: Mapping[str, Preset]) -> Table:
+    """Name, summary and source of each preset."""
+    out = table("presets", "", "source")
+    for name, preset in found.items():
+        out.add_row(escape(name), escape(preset.summary), escape(preset.source))
+    return out
+
+
+def summary(cls: type) -> str:
+    """The first line of a method's docstring."""
+    return (inspect.getdoc(cls) or "").split("\n")[0]
+
+
+def method_page(kind: str, name: str, cls: type) -> Iterable[Text | Table]:
+    """Docstring, settings and needs of one method."""
+    yield Text(f"{name}  ({kind}, {cls.__module__})", style="bold")
+    yield Text((inspect.getdoc(cls) or "").strip())
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    settings = table("setting", "type", "default")
+    for field in fields:
+        default = "must be given" if field.default is dataclasses.MISSING else repr(field.default)
+        settings.add_row(escape(field.name), escape(str(field.type)), escape(default))
+    yield settings if fields else Text("No settings.")
+    if kind in ("scorer", "objective") and all(field.default is not dataclasses.MISSING for field in fields):
+        yield Text(f"Needs: {needs(cls())}")
+
+
+def needs(method: Any) -> str:
+    """What a method reads beside the probabilities of the tokens, in words."""
+    found = method.needs
+    if not found.policy:
+        return "no model: known before the forward pass"
+    names = [f.name for f in dataclasses.fields(found) if f.name != "policy" and getattr(found, f.name)]
+    return ", ".join(names) if names else "nothing beside the probabilities of the tokens"
+
+
+def preset_page(name: str, preset: Preset) -> Iterable[Text | Table]:
+    """Summary, source and terms of one preset."""
+    yield Text(f"{name}  (preset)", style="bold")
+    yield Text(preset.summary)
+    yield Text(f"Source: {preset.source}")
+    if preset.differs:
+        yield Text(f"Differs: {preset.differs}")
+    terms = table("terms of the loss", "")
+    for term in preset.terms:
+        terms.add_row("-", escape(", ".join(f"{key}: {value}" for key, value in term.items())))
+    yield terms
+
+
+def explanation(fields: Sequence[FieldHelp], recipe: Recipe | None) -> Iterable[Text]:
+    """Two lines a field, as YAML that can be copied; with a recipe its values, bold where they are not the default.
+
+    Fields of a section that is not set are left out if a recipe is given, and of list items.
+    """
+    closed: str | None = None
+    for field in fields:
+        if closed is not None and field.path.startswith(closed):
+            continue
+        value = field.default if recipe is None else value_at(recipe, field.path)
+        closed = f"{field.path}." if field.section and recipe is not None and value == "null" else None
+        if recipe is not None and "[]" in field.path:
+            continue
+        yield _field_line(field, value)
+        yield Text(f"    {field.meaning}", style="dim")
+
+
+def _field_line(field: FieldHelp, value: str) -> Text:
+    line = Text(f"{field.path}:", style="bold" if field.section else "")
+    if field.section and value != "null":
+        return line.append(f"  ({field.kind})", style="not bold dim")
+    changed = value != field.default
+    line.append(f" {value}", style="bold yellow" if changed else "not bold")
+    default = f"default {field.default}; " if changed else "" if field.default else "must be given; "
+    return line.append(f"  ({default}{field.kind})", style="not bold dim")
+
+
+def plan_page(plan: Plan) -> Iterable[Text | Table]:
+    """What is loaded, what is trained, and what that takes."""
+    facts = table("", "")
+    facts.add_row("model", escape(plan.model))
+    facts.add_row("parameters", str(plan.shape.parameters))
+    for name, side in plan.sides.items():
+        facts.add_row(name, escape(f"{side.where}: {side.records} records, {side.tokens} tokens"))
+    facts.add_row("loss", escape("\n".join(plan.terms)))
+    facts.add_row("reference", "a frozen copy of the model" if plan.needs_reference else "not needed")
+    facts.add_row("evaluation", escape(plan.evaluation))
+    facts.add_row("run folder", escape(plan.output_dir))
+    yield facts
+    stages = table("training", "steps", "memory", "time on this machine")
+    for stage in plan.stages:
+        stages.add_row(stage.name, _steps(stage), _memory(stage), duration(stage.seconds))
+    yield stages
+    yield Text("Memory and time are first estimates; time is that of training, without evaluation.", style="dim")
+
+
+def tokens(row: Mapping[str, Any]) -> Iterable[Text]:
+    """Prompt and answer of one row of a token table; the more red a token the more weight, gold ones underlined."""
+    yield Text(f"{row['id']}  {row['prompt']}", style="dim")
+    gold = [weight > 0 for weight in row["gold"]]
+    yield heat.sentence(row["tokens"], row["weight"], gold if any(gold) else None, marks=not Console().is_terminal)
+    yield Text("")
+
+
+def findings(found: Sequence[Finding]) -> Iterable[Text]:
+    """One line a finding, errors in red; a line that says so if there is none."""
+    for finding in found:
+        style = "bold red" if finding.severity == "error" else "yellow"
+        yield Text(f"{finding.severity}: ", style=style).append(str(finding), style="default not bold")
+    if not found:
+        yield Text("Nothing found that would spoil the numbers.")
+
+
+def pairs(facts: Mapping[str, Any]) -> Table:
+    """Names and values in two columns."""
+    out = table("", "")
+    for name, value in facts.items():
+        out.add_row(escape(name), escape(str(value)))
+    return out
+
+
+def error(message: str, console: Console) -> None:
+    """'Error:' and the message, its line breaks kept."""
+    console.print(Text("Error: ", style="bold red").append(Text(message, style="default not bold")), soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Bytes in words.
+
+    >>> size(1_500_000), size(20_000_000_000)
+    ('1.5 MB', '20.0 GB')
+    """
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words.
+
+    >>> duration(45.2), duration(600), duration(90000), duration(None)
+    ('45 s', '10 min', '25.0 h', 'unknown here')
+    """
+    if seconds is None:
+        return "unknown here"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _steps(stage: Stage) -> str:
+    return f"{stage.steps}" + (f" ({stage.steps_per_epoch} an epoch)" if stage.steps_per_epoch else "")
+
+
+def _memory(stage: Stage) -> str:
+    if not stage.memory:
+        return "unknown here"
+    parts = ", ".join(f"{name} {size(count)}" for name, count in stage.memory.items())
+    return f"{size(sum(stage.memory.values()))} ({parts})"
