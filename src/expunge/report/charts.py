@@ -12,6 +12,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from expunge.report import words
+
 SERIES_COLOURS = 8
 MAX_POINTS = 240
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 184, 46, 10, 8, 34
@@ -223,7 +225,7 @@ def _ends(mark: Mark) -> tuple[float, float]:
 
 def _nice(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.9)
 
 
 def _tick(value: float) -> str:
@@ -254,10 +256,12 @@ def _line(css: str, x1: float, x2: float, y1: float, y2: float) -> str:
 
 
 def _text(css: str, x: float, y: float, anchor: str, text: str) -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return (
+        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words.visible(text, 120))}</text>'
+    )
 
 
 def _svg(width: int, height: int, label: str, parts: Sequence[str], css: str) -> Markup:
     """The drawing with what a screen reader says instead; parts are built from numbers and escaped text alone."""
-    spoken = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    spoken = f'role="img" aria-label="{escape(words.visible(label))}"' if label else 'aria-hidden="true"'
     return Markup(f'<svg class="{css}" viewBox="0 0 {width} {height}" {spoken}>{"".join(parts)}</svg>')  # nosec B704

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from expunge import recipe as recipes
 from expunge import runfolder
 from expunge.errors import ExpungeError, RunFolderError
+from expunge.report import words
 from expunge.runfolder import RunFolder
 
 Role = Literal["target", "oracle", "run"]
@@ -81,7 +82,8 @@ def expand(runs: Sequence[str | Path]) -> list[RunFolder]:
         folder = runfolder.open(path)
         inside = [RunFolder(p) for p in sorted(folder.path.iterdir()) if p.is_dir() and runfolder.is_run(p)]
         unlearned = [run for run in inside if run.manifest.get("kind") == "unlearn"]
-        order = {name: place for place, name in enumerate(folder.manifest.get("runs") or [])}
+        named = folder.manifest.get("runs")
+        order = {str(name): place for place, name in enumerate(named if isinstance(named, list) else ())}
         unlearned.sort(key=lambda run: (order.get(run.path.name, len(order)), run.manifest.get("created") or ""))
         folders += unlearned if folder.manifest.get("kind") == "demo" and unlearned else [folder]
     if not folders:
@@ -92,7 +94,7 @@ def expand(runs: Sequence[str | Path]) -> list[RunFolder]:
 def views(runs: Sequence[str | Path]) -> list[View]:
     """One view a run, with names that differ."""
     folders = expand(runs)
-    names = [str(folder.manifest.get("name") or folder.path.name) for folder in folders]
+    names = [words.visible(str(folder.manifest.get("name") or folder.path.name), 120) for folder in folders]
     names = [folder.path.name if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)]
     unique = [
         f"{name} ({sum(n == name for n in names[:i]) + 1})" if names.count(name) > 1 else name

@@ -108,7 +108,7 @@ def _facts(view: View, redact: bool) -> dict[str, str]:
     manifest = view.manifest
     where = _mapping(manifest.get("environment"))
     found: dict[str, object] = {
-        "run folder": view.folder.path.name if redact else view.folder.path,
+        "run folder": None if redact else view.folder.path,
         "status": manifest.get("status"),
         "started": str(manifest.get("created") or "").replace("T", " ").replace("+00:00", " UTC"),
         "took": _elapsed(manifest),

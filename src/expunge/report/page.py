@@ -29,6 +29,8 @@ _SECTIONS = (
     ("environment", "Environment"),
 )
 
+_LONGEST = 100_000
+
 
 def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) -> Path:
     """The HTML file `out`, at most 5 MB, about one run or several beside their target and oracle.
@@ -116,10 +118,19 @@ def _policy(css: str, js: str) -> str:
 
 def _json(value: object) -> Markup:
     """JSON that can stand inside a script element: no character in it can end the element."""
-    text = json.dumps(runfolder.plain(value), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_visible(runfolder.plain(value)), ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # nosec B704 - escaped above
+
+
+def _visible(value: Any) -> Any:
+    """The same with every string fit to be looked at, however deep it lies: no text can turn its neighbours round."""
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    return words.visible(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(name: str) -> str:
@@ -128,6 +139,6 @@ def _asset(name: str) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=_visible, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(_asset("page.html.j2"))

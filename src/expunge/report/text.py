@@ -69,7 +69,8 @@ def _oracle(models: Sequence[Column]) -> Column | None:
 
 
 def _table(caption: str | None) -> Table:
-    return Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False, header_style="bold")
+    shown = Text(caption) if caption else None  # a run's name is text, not markup
+    return Table(box=box.SIMPLE_HEAD, caption=shown, caption_justify="left", pad_edge=False, header_style="bold")
 
 
 def _name(model: Column) -> Text:

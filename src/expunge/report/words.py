@@ -24,6 +24,8 @@ def visible(text: str, limit: int = MAX_TEXT) -> str:
     >>> visible("x" * 20, limit=5)
     'xxxxx… (15 more characters)'
     """
+    if len(text) <= limit and text.isprintable():
+        return text
     kept = "".join(_shown(character) for character in text[:limit])
     left = len(text) - limit
     return f"{kept}… ({left:,} more characters)" if left > 0 else kept
