@@ -111,6 +111,30 @@ def build(kind: Kind, spec: Spec) -> Any:
     return _single(kind, text)
 
 
+def mapping(kind: Kind, spec: Spec) -> dict[str, Any]:
+    """One method's spec as a mapping {name: ..., key: value}; values of a text stay text.
+
+    >>> mapping("selector", "top:r=0.3")
+    {'name': 'top', 'r': '0.3'}
+    """
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    name, _, rest = spec.strip().partition(":")
+    settings: dict[str, Any] = {"name": name.strip()}
+    at = 0
+    while at < len(rest):
+        if rest[at] in ", ":
+            at += 1
+            continue
+        pair = _PAIR.match(rest, at)
+        if pair is None or pair[1] == "name":
+            found = rest[at:].partition(",")[0].strip()
+            raise MethodError(f"{kind} '{spec.strip()}': expected key=value after ':', found '{found}'")
+        settings[pair[1]] = _unquoted(pair[2].strip())
+        at = pair.end()
+    return settings
+
+
 def load_plugin(path: str | Path) -> None:
     """Imports a Python file so that the methods it defines are registered."""
     file = Path(path)
@@ -139,20 +163,8 @@ def _load(kind: Kind) -> None:
 
 
 def _single(kind: Kind, text: str) -> Any:
-    name, _, rest = text.strip().partition(":")
-    settings: dict[str, str] = {}
-    at = 0
-    while at < len(rest):
-        if rest[at] in ", ":
-            at += 1
-            continue
-        pair = _PAIR.match(rest, at)
-        if pair is None:
-            found = rest[at:].partition(",")[0].strip()
-            raise MethodError(f"{kind} '{text.strip()}': expected key=value after ':', found '{found}'")
-        settings[pair[1]] = _unquoted(pair[2].strip())
-        at = pair.end()
-    return _make(kind, name.strip(), settings)
+    settings = mapping(kind, text)
+    return _make(kind, settings.pop("name"), settings)
 
 
 def _quoted(value: Any) -> str:

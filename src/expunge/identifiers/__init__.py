@@ -4,6 +4,8 @@
 kind 'identifier'; `build` makes one from its spec, such as `phrases:file=secrets.txt`.
 """
 
-from expunge.identifiers.finding import Estimate, Finding, Identifier, IdentifierError
+from expunge.identifiers.annotate import Summary, annotate
+from expunge.identifiers.finding import Estimate, Finding, Identifier, IdentifierError, fingerprint
+from expunge.identifiers.specs import build
 
-__all__ = ["Estimate", "Finding", "Identifier", "IdentifierError"]
+__all__ = ["Estimate", "Finding", "Identifier", "IdentifierError", "Summary", "annotate", "build", "fingerprint"]
