@@ -76,6 +76,7 @@ def read(path: str | Path) -> list[Annotation]:
     DataError names the line that is wrong.
     """
     path = _existing(path)
+    read_manifest(path)
     table = [row for row in rows(path) if _KEY not in row.values]
     if not table:
         return []
