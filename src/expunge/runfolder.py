@@ -5,7 +5,8 @@
     log.jsonl       one line a step
     spans.jsonl     the annotation that was used
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
-    eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, metrics.json; LABEL is target, oracle, unlearned
+    eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
+                    LABEL is target, oracle, unlearned, or model for one that was only evaluated
     checkpoints/  model/  report.html
 
 Files are written beside their place and renamed, so a reader sees the old file or the new one, never half of one.
@@ -65,6 +66,10 @@ TOKENS = pa.schema(
 
 Columns `prompt` (string) and `text` (string, the whole answer) may follow; the report shows them where they are.
 """
+
+ITEMS_TABLE = "items.parquet"
+ITEMS = pa.schema([("metric", pa.string()), ("id", pa.string()), ("value", pa.float64())])
+"""Columns of eval/LABEL/items.parquet: the values by record that a metric is the mean of, for paired comparisons."""
 
 
 @dataclass(frozen=True)
@@ -294,12 +299,12 @@ def verify(path: str | Path) -> list[str]:
         elif _fingerprint(present[name]) != listed[name]:
             faults.append(f"changed: {name}")
     for inner in _runs_inside(run.path):
-        faults += [f"{inner.name}: {fault}" for fault in verify(inner)]
+        faults += [f"{inner.relative_to(run.path).as_posix()}: {fault}" for fault in verify(inner)]
     return faults
 
 
 def environment() -> dict[str, Any]:
-    """Versions of expunge, Python and the packages that make the numbers; platform and processors. Loads none of them."""
+    """Versions of expunge, Python and the packages that make the numbers; platform and processors. Loads none."""
     return {
         "expunge": _version("expunge"),
         "python": platform.python_version(),
@@ -386,7 +391,13 @@ def _clear(root: Path) -> None:
 
 
 def _runs_inside(root: Path) -> list[Path]:
-    return [child for child in sorted(root.iterdir()) if child.is_dir() and not child.is_symlink() and is_run(child)]
+    """The runs in a folder's folders, and in theirs (a demo keeps its models one level deeper)."""
+    found = []
+    for child in sorted(root.iterdir()):
+        if not child.is_dir() or child.is_symlink() or child.name in _FOLDERS:
+            continue
+        found += [child] if is_run(child) else [c for c in sorted(child.iterdir()) if c.is_dir() and is_run(c)]
+    return found
 
 
 def _sealed(root: Path) -> Iterator[tuple[str, Path]]:

@@ -101,7 +101,7 @@ def test_metrics_are_ordered_and_unknown_ones_kept() -> None:
         ("mia_loss", "Leaks?"),
         ("zeta", "Other"),
     ]
-    assert found[2].title == "Real authors: probability"
+    assert found[2].title == "Real authors: answer probability"
 
 
 def test_the_baseline_is_the_first_of_several_runs_else_the_target() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ OWN_LABEL = "unlearned"
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of one model: value, 95 % interval and count; `items` has the values it is the mean of, by record."""
+    """One number of one model: value, 95 % interval and count; `items` has the values it is the mean of, by record.
+
+    `optimistic`: the interval is narrower than it should be, because too few subjects were measured.
+    """
 
     value: float
     low: float | None = None
@@ -28,13 +32,15 @@ class Cell:
     n: int | None = None
     higher: str = "neither"
     items: Mapping[str, float] = field(default_factory=dict)
+    optimistic: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
     """One model in the comparison: a run, or the target or oracle it is measured against.
 
-    `folder` and `label` say where its tables are; `subjects` groups record ids by person or topic.
+    `folder` and `label` say where its tables are; `subjects` groups record ids by person or topic; `unmeasured` says
+    why metrics are absent.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Column:
     folder: RunFolder
     label: str
     subjects: Mapping[str, str] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def columns(seen: Sequence[View]) -> list[Column]:
                 distinct.append((view, column))
         for view, column in distinct:
             name = role if len(distinct) == 1 else f"{role} of {view.name}"
-            found.append(Column(name, column.role, column.cells, column.folder, column.label, column.subjects))
+            found.append(dataclasses.replace(column, name=name))
     return [column for column in found if column.cells] + [view.own for view in seen]
 
 
@@ -125,8 +132,8 @@ def number(value: object) -> float | None:
     return float(value)
 
 
-def cells(metrics: object) -> dict[str, Cell]:
-    """The cells of a metrics.json; entries without a finite value are left out."""
+def cells(metrics: object, items: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Cell]:
+    """The cells of a metrics.json, without entries that have no finite value. `items`: values by metric and record."""
     found: dict[str, Cell] = {}
     for name, entry in metrics.items() if isinstance(metrics, Mapping) else ():
         value = number(entry.get("agg_value")) if isinstance(entry, Mapping) else number(entry)
@@ -140,7 +147,8 @@ def cells(metrics: object) -> dict[str, Cell]:
             high=number(entry.get("ci_high")),
             n=None if n is None else int(n),
             higher=str(entry.get("higher") or "neither"),
-            items=_items(entry.get("value_by_index"), value),
+            items=_items((items or {}).get(str(name)) or entry.get("value_by_index"), value),
+            optimistic=entry.get("optimistic") is True,
         )
     return found
 
@@ -184,7 +192,8 @@ def _recipe(folder: RunFolder, absent: list[str]) -> tuple[recipes.Recipe | None
 
 def _own(folder: RunFolder, name: str, absent: list[str]) -> Column:
     labels = folder.labels
-    label = OWN_LABEL if OWN_LABEL in labels or len(labels) != 1 else labels[0]
+    others = [label for label in labels if label not in ("target", "oracle")] or labels
+    label = OWN_LABEL if OWN_LABEL in labels or len(others) != 1 else others[0]
     column = _column(folder, label, name, "run", absent)
     if column is None:
         absent.append(f"its metrics (eval/{label}/metrics.json)")
@@ -218,11 +227,33 @@ def _column(folder: RunFolder, label: str, name: str, role: Role, absent: list[s
     if not folder.has(file):
         return None
     try:
-        found = cells(folder.read_json(file))
+        found = cells(folder.read_json(file), _items_table(folder, label))
     except RunFolderError as error:
         absent.append(f"readable metrics ({error})")
         return None
-    return Column(name, role, found, folder, label, _subjects(folder, label))
+    return Column(name, role, found, folder, label, _subjects(folder, label), _unmeasured(folder, label))
+
+
+def _unmeasured(folder: RunFolder, label: str) -> dict[str, str]:
+    try:
+        reasons = folder.read_json(f"eval/{label}/absent.json")
+    except RunFolderError:
+        return {}
+    return {str(name): str(why) for name, why in reasons.items()} if isinstance(reasons, dict) else {}
+
+
+def _items_table(folder: RunFolder, label: str) -> dict[str, dict[str, float]]:
+    file = f"eval/{label}/{runfolder.ITEMS_TABLE}"
+    if not folder.has(file):
+        return {}
+    try:
+        rows = folder.read_table(file, columns=runfolder.ITEMS.names).to_pylist()
+    except (ExpungeError, ValueError, KeyError):
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(str(row["metric"]), {})[str(row["id"])] = row["value"]
+    return found
 
 
 def _subjects(folder: RunFolder, label: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Is a difference between two models more than chance? Pure functions of cells; what the metrics are called."""
+"""Is a difference between two models more than chance? Pure functions of the cells of the comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+from expunge.report import naming
 from expunge.report.collect import Cell, Column
+from expunge.report.naming import IDEALS, Metric
 
 RESAMPLES = 2000
 MANY = 1000
@@ -39,65 +41,9 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown: group, title, what it is in one line, which way is good, and its value of an oracle."""
-
-    name: str
-    group: str
-    title: str
-    what: str
-    higher: str = "neither"
-    ideal: float | None = None
-
-
-_KNOWN = (
-    Metric("forget_quality", "Forgotten?", "Forget quality (p)", "p of the KS test against the oracle's truth ratios"),
-    Metric("forget_ks_statistic", "Forgotten?", "KS distance", "largest gap between the two truth-ratio curves"),
-    Metric("forget_Q_A_Prob", "Forgotten?", "Answer probability", "mean probability of the true answer, per token"),
-    Metric("forget_Q_A_PARA_Prob", "Forgotten?", "Paraphrase probability", "the same for the answer in other words"),
-    Metric("forget_Q_A_ROUGE", "Forgotten?", "Answer ROUGE-L", "recall of the true answer in the generated one"),
-    Metric("forget_truth_ratio", "Forgotten?", "Truth ratio", "wrong answers against the right one, in other words"),
-    Metric("extraction_strength", "Forgotten?", "Extraction strength", "share of the answer that its beginning brings"),
-    Metric("exact_memorization", "Forgotten?", "Exact memorisation", "share of answer tokens that are the top guess"),
-    Metric("model_utility", "Kept?", "Model utility", "harmonic mean over retain set, real authors, world facts"),
-    Metric("retain_Q_A_Prob", "Kept?", "Retain: probability", "mean probability of the true answer, per token"),
-    Metric("retain_Q_A_ROUGE", "Kept?", "Retain: ROUGE-L", "recall of the true answer in the generated one"),
-    Metric("retain_truth_ratio", "Kept?", "Retain: truth ratio", "how clearly right answers beat wrong ones"),
-    Metric("privleak", "Leaks?", "PrivLeak", "membership signal against the oracle's, percent; 0 is ideal", ideal=0.0),
-    Metric("mia_min_k", "Leaks?", "Membership, min-k", "AUC of telling forget from holdout records"),
-    Metric("mia_min_k_plus_plus", "Leaks?", "Membership, min-k++", "AUC of telling forget from holdout records"),
-    Metric("mia_loss", "Leaks?", "Membership, loss", "AUC of telling forget from holdout records"),
-    Metric("mia_zlib", "Leaks?", "Membership, zlib", "AUC of telling forget from holdout records"),
-    Metric("mia_reference", "Leaks?", "Membership, reference", "AUC of telling forget from holdout records"),
-)
-_IDEALS = {metric.name: metric.ideal for metric in _KNOWN if metric.ideal is not None}
-_PREFIXES = (
-    ("forget", "Forgotten?"),
-    ("retain", "Kept?"),
-    ("ra_", "Kept?"),
-    ("wf_", "Kept?"),
-    ("neighbour", "Kept?"),
-    ("mia_", "Leaks?"),
-    ("privleak", "Leaks?"),
-)
-_WORDS = {"ra": "Real authors:", "wf": "World facts:", "Q": "", "A": "", "Prob": "probability", "ROUGE": "ROUGE-L"}
-GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Other")
-HEADLINES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Forgotten?", "Does it still say the answers?", ("forget_Q_A_Prob", "forget_Q_A_ROUGE")),
-    ("Extractable?", "Does a beginning bring back the rest?", ("extraction_strength", "exact_memorization")),
-    ("Kept?", "Does it still know everything else?", ("model_utility", "retain_Q_A_Prob", "retain_Q_A_ROUGE")),
-    ("Leaks?", "Can one tell what was in the forget set?", ("privleak", "mia_min_k", "mia_loss")),
-)
-"""The four questions of the first screen, and for each the metrics that answer it, best first."""
-
-
 def ordered(models: Sequence[Column]) -> list[Metric]:
-    """The metrics that any model has, known ones in their order, then the others by name."""
-    names = {name for model in models for name in model.cells}
-    known = [metric for metric in _KNOWN if metric.name in names]
-    others = [_unknown(name) for name in sorted(names - {metric.name for metric in known})]
-    return sorted([*known, *others], key=lambda metric: GROUPS.index(metric.group))
+    """The metrics that any model has: question by question, set by set."""
+    return [naming.metric(name) for name in sorted({n for model in models for n in model.cells}, key=naming.order)]
 
 
 def headline(models: Sequence[Column], candidates: Sequence[str]) -> Metric | None:
@@ -118,8 +64,8 @@ def baseline(models: Sequence[Column]) -> Column | None:
 def difference(name: str, one: Column, other: Column) -> Difference | None:
     """How far `one` is from `other` in a metric; None where neither records nor intervals are there to tell."""
     a, b = one.cells.get(name), other.cells.get(name)
-    if b is None and other.role == "oracle" and name in _IDEALS:
-        b = Cell(_IDEALS[name], _IDEALS[name], _IDEALS[name])
+    if b is None and other.role == "oracle" and name in IDEALS:
+        b = Cell(IDEALS[name], IDEALS[name], IDEALS[name])
     if a is None or b is None:
         return None
     shared = [key for key in a.items if key in b.items]
@@ -158,17 +104,10 @@ def _overlap(a: Cell, b: Cell) -> Difference | None:
     return Difference(a.value - b.value, a.low - b.high, a.high - b.low, "overlap")
 
 
-def _unknown(name: str) -> Metric:
-    group = next((group for prefix, group in _PREFIXES if name.startswith(prefix)), "Other")
-    words = [_WORDS.get(word, word) for word in name.split("_")]
-    title = " ".join(filter(None, words)) if name.startswith(("ra_", "wf_")) else name
-    return Metric(name, group, title, "")
-
-
 def direction(metric: Metric, models: Sequence[Column]) -> str:
     """'better', 'worse' or 'neither': what a higher value means, as the evaluation recorded it."""
     said = {model.cells[metric.name].higher for model in models if metric.name in model.cells}
-    return next(iter(said)) if len(said) == 1 else metric.higher
+    return next(iter(said)) if len(said) == 1 else "neither"
 
 
 def shown(value: float | None, decimals: int = 3) -> str:

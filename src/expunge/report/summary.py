@@ -8,10 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from expunge.report import charts, compare
+from expunge.report import charts, compare, naming
 from expunge.report.charts import Mark
 from expunge.report.collect import Cell, Column, View, number
-from expunge.report.compare import Difference, Metric
+from expunge.report.compare import Difference
+from expunge.report.naming import Metric
 
 _ARROWS = {"better": "↑", "worse": "↓"}
 _MANY = 6
@@ -78,11 +79,13 @@ def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str,
         "lede": lede(seen),
         "hashes": _hashes(seen),
         "alarms": _alarms(seen),
-        "cards": [card(*headline, models, styles) for headline in compare.HEADLINES],
+        "cards": [card(*headline, models, styles) for headline in naming.HEADLINES],
         "cards_note": _cards_note(models),
         "tradeoff": _tradeoff(models, styles),
         "table": table(models, base),
         "baseline": base.name if base and len(models) > 1 else "",
+        "optimistic": any(cell.optimistic for model in models for cell in model.cells.values()),
+        "unmeasured": _unmeasured(models),
     }
 
 
@@ -193,9 +196,16 @@ def _cards_note(models: Sequence[Column]) -> str:
     return " ".join(parts)
 
 
+def _unmeasured(models: Sequence[Column]) -> list[tuple[str, str]]:
+    """(metric, why it is absent) for what no model has."""
+    there = {name for model in models for name in model.cells}
+    reasons = {name: why for model in models for name, why in model.unmeasured.items() if name not in there}
+    return [(naming.metric(name).title, reasons[name]) for name in sorted(reasons, key=naming.order)]
+
+
 def _tradeoff(models: Sequence[Column], styles: Mapping[str, str]) -> Markup | None:
-    x = compare.headline(models, compare.HEADLINES[0][2])
-    y = compare.headline(models, compare.HEADLINES[2][2])
+    x = compare.headline(models, naming.HEADLINES[0][2])
+    y = compare.headline(models, naming.HEADLINES[2][2])
     if x is None or y is None:
         return None
     both = [model for model in models if x.name in model.cells and y.name in model.cells]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from expunge.report import collect, compare
+from expunge.report import collect, compare, naming
 from expunge.report.collect import Cell, Column
 
 
@@ -20,8 +20,8 @@ def headline(runs: Sequence[str | Path]) -> Table:
     Value over its 95 % interval; ◆ where a run cannot be told from the oracle. RunFolderError if a path holds no run.
     """
     models = _models(runs)
-    asked = [(name, metric) for name, _, wanted in compare.HEADLINES if (metric := compare.headline(models, wanted))]
-    table = _table("◆ not distinguishable from the oracle" if _oracle(models) else None)
+    asked = [(name, metric) for name, _, wanted in naming.HEADLINES if (metric := compare.headline(models, wanted))]
+    table = _table("; ".join(_notes(models)) or None)
     table.add_column("", no_wrap=True)
     for question, metric in asked:
         table.add_column(f"{question}\n[dim]{metric.title}[/dim]", justify="right")
@@ -38,7 +38,7 @@ def full(runs: Sequence[str | Path]) -> Table:
     models = _models(runs)
     base = compare.baseline(models)
     notes = [f"dim: not distinguishable from {base.name}"] if base and len(models) > 1 else []
-    notes += ["◆ not distinguishable from the oracle"] if _oracle(models) else []
+    notes += _notes(models)
     table = _table("; ".join(notes) or None)
     table.add_column("")
     for model in models:
@@ -68,6 +68,12 @@ def _oracle(models: Sequence[Column]) -> Column | None:
     return next((model for model in models if model.role == "oracle"), None)
 
 
+def _notes(models: Sequence[Column]) -> list[str]:
+    notes = ["◆ not distinguishable from the oracle"] if _oracle(models) else []
+    few = any(cell.optimistic for model in models for cell in model.cells.values())
+    return [*notes, "† too few people: the interval should be wider"] if few else notes
+
+
 def _table(caption: str | None) -> Table:
     shown = Text(caption) if caption else None  # a run's name is text, not markup
     return Table(box=box.SIMPLE_HEAD, caption=shown, caption_justify="left", pad_edge=False, header_style="bold")
@@ -95,4 +101,5 @@ def _cell(name: str, model: Column, models: Sequence[Column], base: Column | Non
 def _interval(cell: Cell, decimals: int) -> str:
     if cell.low is None or cell.high is None:
         return ""
-    return f"\n[{compare.shown(cell.low, decimals)}, {compare.shown(cell.high, decimals)}]"
+    mark = "†" if cell.optimistic else ""
+    return f"\n[{compare.shown(cell.low, decimals)}, {compare.shown(cell.high, decimals)}]{mark}"

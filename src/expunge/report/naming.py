@@ -1,0 +1,84 @@
+"""What the metrics are called, which question each answers, and what it means in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Other")
+HEADLINES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Forgotten?", "Does it still say the answers?", ("forget_Q_A_Prob", "forget_Q_A_ROUGE")),
+    ("Extractable?", "Does a beginning bring back the rest?", ("extraction_strength", "exact_memorization")),
+    ("Kept?", "Does it still know everything else?", ("model_utility", "retain_Q_A_Prob", "retain_Q_A_ROUGE")),
+    ("Leaks?", "Can one tell what was in the forget set?", ("privleak", "mia_min_k", "mia_loss")),
+)
+"""The four questions of the first screen, and for each the metrics that answer it, best first."""
+
+_AUC = "AUC of telling forget from holdout records"
+_SINGLE = {
+    "forget_quality": ("Forgotten?", "Forget quality (p)", "p of the KS test against the oracle's truth ratios"),
+    "forget_quality_ks": ("Forgotten?", "Forget quality (KS)", "largest gap to the oracle's curve of truth ratios"),
+    "extraction_strength": ("Forgotten?", "Extraction strength", "share of the answer that its beginning brings"),
+    "exact_memorization": ("Forgotten?", "Exact memorisation", "share of answer tokens that are the top guess"),
+    "model_utility": ("Kept?", "Model utility", "harmonic mean over all that is to be kept"),
+    "model_utility_tofu": ("Kept?", "Model utility, TOFU's", "the same with TOFU's own truth ratio"),
+    "privleak": ("Leaks?", "PrivLeak", "membership signal against the oracle's, percent; 0 is ideal"),
+    "mia_min_k": ("Leaks?", "Membership, min-k", _AUC),
+    "mia_min_k_plus_plus": ("Leaks?", "Membership, min-k++", _AUC),
+    "mia_loss": ("Leaks?", "Membership, loss", _AUC),
+    "mia_zlib": ("Leaks?", "Membership, zlib", _AUC),
+    "mia_reference": ("Leaks?", "Membership, reference", _AUC),
+}
+_SETS = {"forget": "", "retain": "Retain", "ra": "Real authors", "wf": "World facts"}
+_ENDINGS = {
+    "Q_A_Prob": ("answer probability", "mean probability of the true answer, per token"),
+    "Q_A_Prob_normalised": ("probability among options", "the true answer's share, beside the wrong ones"),
+    "Q_A_ROUGE": ("ROUGE-L", "recall of the true answer in the generated one"),
+    "truth_ratio": ("truth ratio", "wrong answers against the right one in other words"),
+    "Truth_Ratio": ("truth ratio", "how clearly the right answer beats wrong ones"),
+    "Q_A_PARA_Prob": ("paraphrase probability", "the answer in other words"),
+    "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
+}
+_LEAKS = ("mia_", "privleak")
+IDEALS = {"privleak": 0.0}
+"""What an oracle has by definition, where its evaluation does not say it."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: its group, its title, and what it is in one line."""
+
+    name: str
+    group: str
+    title: str
+    what: str
+
+
+def metric(name: str) -> Metric:
+    """The metric of a name; one that is not known goes by its name, in the group that its name suggests.
+
+    >>> metric("ra_Truth_Ratio").title, metric("forget_Q_A_ROUGE").title, metric("zeta").group
+    ('Real authors: truth ratio', 'ROUGE-L', 'Other')
+    """
+    if name in _SINGLE:
+        return Metric(name, *_SINGLE[name])
+    for ending, (title, what) in _ENDINGS.items():
+        if name.endswith(f"_{ending}"):
+            part = name.removesuffix(f"_{ending}")
+            whose = _SETS.get(part, part.replace("_", " ").capitalize())
+            group = "Forgotten?" if part == "forget" else "Kept?"
+            return Metric(name, group, f"{whose}: {title}" if whose else title[0].upper() + title[1:], what)
+    if name.startswith(_LEAKS):
+        return Metric(name, "Leaks?", name, "")
+    group = "Forgotten?" if name.startswith("forget") else "Kept?" if name.startswith(tuple(_SETS)) else "Other"
+    return Metric(name, group, name, "")
+
+
+def order(name: str) -> tuple[int, int, int, str]:
+    """A sort key: by question, what is known by name first, then set by set in the order of their measures."""
+    found = metric(name)
+    if name in _SINGLE:
+        return GROUPS.index(found.group), 0, list(_SINGLE).index(name), ""
+    ending = next((e for e in _ENDINGS if name.endswith(f"_{e}")), "")
+    part = name.removesuffix(f"_{ending}") if ending else ""
+    whose = list(_SETS).index(part) if part in _SETS else len(_SETS)
+    return GROUPS.index(found.group), 1 + whose, list(_ENDINGS).index(ending) if ending else len(_ENDINGS), name
