@@ -96,6 +96,7 @@ def test_a_reference_of_its_own_is_the_one_compared_with(lm: LM, run: RunFolder)
     frozen = Reference(Scored(moved(lm, 0.1).model))
     watching = watch(lm, sides(lm), run, frozen)
     assert float(watching.measure(Scored(lm.model))["kl_retain"]) > 1e-3  # type: ignore[arg-type]
+    assert frozen.module is not None
     assert watching.measure(frozen.module)["kl_retain"] == pytest.approx(0, abs=1e-6)
 
 

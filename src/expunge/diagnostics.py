@@ -95,7 +95,8 @@ def watch(
 
     At most `records` of each side are watched, evenly spaced. Sides without a scored token are left out.
     """
-    module = Scored(lm.model) if reference is None else reference.module
+    frozen = None if reference is None else reference.module
+    module = frozen or Scored(lm.model)
     head: Head | None = None
     watched = []
     training = lm.model.training
@@ -105,7 +106,7 @@ def watch(
         for first in range(0, len(chosen), _ROWS):
             batch = collate(chosen[first : first + _ROWS], lm.pad_id).to(lm.device)
             rows = module.reference_rows(batch, _NEEDS)
-            head = head or (rows.head if reference is not None else _copied(rows.head))
+            head = head or (_copied(rows.head) if frozen is None else rows.head)
             watched.append(Watched(side, batch, ReferenceRows(rows.hidden, head)))
     lm.model.train(training)
     return Watch(run, watched)

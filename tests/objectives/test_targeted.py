@@ -17,18 +17,18 @@ from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, Weights
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
-from expunge.errors import MethodError
+from expunge.errors import MethodError, TrainingError
 from expunge.fresh import fresh_model
 from expunge.lm import Scored
 from expunge.objectives.targeted import LogitPreference, Preserve
 from expunge.recipe import FreshModel, Method, TermSpec, Train
-from expunge.refcache import Reference
+from expunge.refcache import Reference, remembered
 from expunge.step import Step, accumulate
 from expunge.terms import build_term, build_terms, coupled
 from expunge.testing import forward_from_probabilities, stats_from_logits
 from tests.objectives import tif_twin
 
-HALF = [[0.5, 0.5]]
+SMALL = FreshModel(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=300)
 
 
 def example(seed: int = 0, rows: int = 3, width: int = 7, vocabulary: int = 11) -> tuple[Forward, Tensor, Tensor]:
@@ -215,9 +215,26 @@ def test_the_reference_is_asked_once_for_each_record() -> None:
     assert counted.asked == [("a", "b"), ("c",)]
 
 
+def test_the_start_is_remembered_without_a_second_model() -> None:
+    """The numbers stay those of the start while the model is trained in place; records never seen are refused."""
+    lm = fresh_model(SMALL, ["one two three four"], seed=1)
+    items = [_item(f"r{i}", 4 + i % 5) for i in range(20)]
+    module = Scored(lm.model)
+    batch = collate([items[3], items[17]], pad_id=0)
+    live = Reference(Scored(copy.deepcopy(lm.model))).stats(batch)
+    reference = remembered(module, items, pad_id=0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(2.0)
+    assert reference.module is None
+    torch.testing.assert_close(reference.stats(batch).label_logit, live.label_logit)
+    torch.testing.assert_close(reference.stats(batch).logp, live.logp)
+    with pytest.raises(TrainingError, match="never saw: new"):
+        reference.stats(collate([_item("new", 5)], pad_id=0))
+
+
 def test_training_warns_where_accumulation_changes_a_coupled_loss(tmp_path: Path) -> None:
-    lm = fresh_model(FreshModel(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                vocab_size=300), ["a b c d"], seed=0)  # fmt: skip
+    lm = fresh_model(SMALL, ["a b c d"], seed=0)
     encoder = Encoder(lm.tokenizer)
     items = [encoder.encode(Record(str(i), prompt="a b", answer="c d")) for i in range(4)]
     terms = (build_term(TermSpec(objective="lpl:sigmoid=batch"), Method()),)
@@ -233,8 +250,7 @@ def test_training_warns_where_accumulation_changes_a_coupled_loss(tmp_path: Path
 
 def test_accumulation_changes_nothing_of_the_sequence_form() -> None:
     """Micro-batches of unlike sizes, one of them with no unwanted word: the same gradient as the batch in one piece."""
-    lm = fresh_model(FreshModel(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                vocab_size=300), ["one two three four"], seed=1)  # fmt: skip
+    lm = fresh_model(SMALL, ["one two three four"], seed=1)
     items = [_item("a", 5, unwanted=2), _item("b", 9, unwanted=4), _item("c", 6, unwanted=0), _item("d", 4, unwanted=1)]
     terms = build_terms(Method(preset="tif:beta=0.7,preserve=0.3"))
     gradients = []
