@@ -283,6 +283,17 @@ def _characters_of_pieces(name: str, all_pieces: list[str], text: str) -> list[t
     return out
 
 
+Encoders = Mapping[str, tuple[Encoder, Encoder]]
+
+
+@pytest.fixture(scope="module")
+def encoders(tokenizers: Tokenizers) -> Encoders:
+    """For each tokenizer one encoder with boundary any and one with all."""
+    template = "<|user|>{prompt}<|assistant|>{answer}"
+    made = {name: Encoder(t, template=template, score_eos=False, max_length=9999) for name, t in tokenizers.items()}
+    return {name: (encoder, replace(encoder, boundary="all")) for name, encoder in made.items()}
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(text=_TEXT, data=st.data())
 def test_selected_tokens_cover_the_span_and_are_minimal(encoders: Encoders, text: str, data: st.DataObject) -> None:
