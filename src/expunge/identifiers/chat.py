@@ -6,8 +6,8 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
@@ -140,7 +140,7 @@ class Chat:
         parts: dict[int, list[_Part]] = {}
         try:
             yield from (Finding(record, ()) for record, cut in zip(records, cuts, strict=True) if not cut)
-            for job, part in _concurrently(jobs, work, self.concurrency, stop, endpoint.close):
+            for job, part in _concurrently(jobs, work, self.concurrency, stop):
                 done = parts.setdefault(job.record, [])
                 done.append(part)
                 if len(done) == len(cuts[job.record]):
@@ -207,43 +207,45 @@ class Chat:
 
 
 def _concurrently(
-    jobs: Iterator[_Job],
-    work: Callable[[_Job], _Part],
-    threads: int,
-    stop: threading.Event,
-    abort: Callable[[], None],
+    jobs: Iterator[_Job], work: Callable[[_Job], _Part], threads: int, stop: threading.Event
 ) -> Iterator[tuple[_Job, _Part]]:
     """Jobs with their results as they come. After a failure nothing new is sent, what is under way is still given.
 
-    If the user interrupts, or the reader of this stops reading, `abort` ends what is under way.
+    The threads are daemons and are not waited for when the reader stops: an interrupt does not hang on a slow server.
     """
-    failure: IdentifierError | None = None
-    running: dict[Future[_Part], _Job] = {}
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="expunge-chat")
-    try:
-        while True:
-            while failure is None and len(running) < 2 * threads and (job := next(jobs, None)) is not None:
-                running[pool.submit(work, job)] = job
-            if not running:
+    results: SimpleQueue[tuple[_Job, _Part | BaseException] | None] = SimpleQueue()
+    lock = threading.Lock()
+
+    def serve() -> None:
+        while not stop.is_set():
+            with lock:
+                job = next(jobs, None)
+            if job is None:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    part = future.result()
-                except Stopped:
-                    continue
-                except IdentifierError as error:
-                    failure = failure or error
-                    stop.set()
-                    continue
-                yield job, part
-    except BaseException:
-        stop.set()
-        abort()
-        raise
+            try:
+                results.put((job, work(job)))
+            except Stopped:
+                break
+            except BaseException as error:
+                stop.set()
+                results.put((job, error))
+        results.put(None)
+
+    for number in range(threads):
+        threading.Thread(target=serve, name=f"expunge-chat-{number}", daemon=True).start()
+    failure: BaseException | None = None
+    ended = 0
+    try:
+        while ended < threads:
+            result = results.get()
+            if result is None:
+                ended += 1
+            elif isinstance(result[1], BaseException):
+                failure = failure or result[1]
+            else:
+                yield result[0], result[1]
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
     if failure is not None:
         raise failure
 
