@@ -98,7 +98,8 @@ def one_without_span(case: Case) -> None:
 def span_of_nothing(case: Case) -> None:
     case.forget = [replace(r, spans=(Span("answer", 0, 3),)) for r in case.forget]
     space = case.forget[2].answer.index(" ")
-    case.forget[2] = replace(case.forget[2], spans=(Span("answer", space, space + 1),))
+    general = Span("answer", 0, 3, label="general")
+    case.forget[2] = replace(case.forget[2], spans=(Span("answer", space, space + 1), general))
 
 
 def other_template(case: Case) -> None:

@@ -69,7 +69,7 @@ def static_names(records: Iterable[Record]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns records into tokens; what it is made of decides every id, so caches may use it as a key.
+    """Turns records into tokens; its fields decide every id.
 
     `template` as in the recipe: auto, chat, or a text with {prompt} and {answer}; {system}, {bos} and {eos} may stand
     in it too. Without them the tokenizer's begin token is put in front, and its end token behind unless the template

@@ -148,10 +148,15 @@ def _spans(forget: Sequence[Record], encoded: Sequence[Encoded]) -> Iterator[Fin
     missed = [
         item.id
         for item, yes in zip(encoded, marked, strict=True)
-        if yes and item.scored and not item.truncated and not any(score.any() for score in item.static.values())
+        if yes and item.scored and not item.truncated and not _selects(item)
     ]
     message = f"the spans of {len(missed)} forget records select no token (white space, the prompt, or boundary=all)"
     yield from _finding("span-without-token", "warning", missed, message)
+
+
+def _selects(item: Encoded) -> bool:
+    """True if an unwanted or gold span selects a token of the record."""
+    return any(item.static[name].any() for name in ("given", "gold") if name in item.static)
 
 
 def _template(
