@@ -60,7 +60,7 @@ def test_general_words_turned_round_are_whole_words() -> None:
     """A general span that touches a word keeps all of it; a mark beside an unwanted word goes with the word."""
     own = record()
     marked = mark(own, [span("Ann", "general"), span("as", "general"), span("born in", "general")], "not-general")
-    assert [TEXT[a:b] for a, b in agreement.words(TEXT) if marked[a:b].any()] == ["Kuwait", "City,", "in", "1956."]
+    assert [TEXT[a:b] for a, b in agreement.words(record()) if marked[a:b].any()] == ["Kuwait", "City,", "in", "1956."]
     assert not marked[TEXT.index(" Kuwait")]
 
 
@@ -78,7 +78,7 @@ def test_gold_spans_of_the_records_are_a_reading() -> None:
     own = record(span("1956", source="gold"), span("Ann", source="phrases"))
     found = agreement.gold([own])
     assert found is not None
-    assert [TEXT[a:b] for a, b in agreement.words(TEXT) if found.marked["r"][a:b].any()] == ["1956."]
+    assert [TEXT[a:b] for a, b in agreement.words(record()) if found.marked["r"][a:b].any()] == ["1956."]
     assert agreement.gold([record(span("Ann"))]) is None
 
 
@@ -100,7 +100,7 @@ def test_kappa_is_one_for_equal_and_negative_for_opposite_annotations() -> None:
 def test_tokens_of_a_tokenizer_as_units(name: str, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
     """Units cover the text but for white space, and a span marks exactly the tokens it touches."""
     cut = agreement.tokens(Encoder(tokenizers[name], template="{prompt} {answer}"))
-    ranges = cut(TEXT)
+    ranges = cut(record())
     covered = {c for start, end in ranges for c in range(start, end)}
     assert {c for c in range(len(TEXT)) if not TEXT[c].isspace()} <= covered
     assert all(not TEXT[start].isspace() for start, _ in ranges)

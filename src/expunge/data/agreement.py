@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Ranges = Sequence[tuple[int, int]]
-Units = Callable[[str], Ranges]
-"""Cuts a text into units: (start, end) character ranges."""
+Units = Callable[[Record], Ranges]
+"""Cuts the body of a record into units: (start, end) character ranges."""
 Call = Literal["unwanted", "not-general"]
 
 MEASURES = ("precision", "recall", "f1", "jaccard", "kappa")
+IGNORE = -100
+"""As core.IGNORE; repeated so that comparing annotations needs no torch."""
 _WORD = re.compile(r"\S+")
 
 
@@ -90,33 +92,36 @@ def mark(record: Record, spans: Iterable[Span], call: Call = "unwanted") -> Bool
     if call == "unwanted":
         return marked
     rest = np.zeros(len(body), np.bool_)
-    for start, end in words(body):
+    for start, end in words(record):
         rest[start:end] = not marked[start:end].any()
     return rest
 
 
-def characters(text: str) -> Ranges:
+def characters(record: Record) -> Ranges:
     """Every character that is not white space."""
-    return [(i, i + 1) for i, character in enumerate(text) if not character.isspace()]
+    return [(i, i + 1) for i, character in enumerate(record.body) if not character.isspace()]
 
 
-def words(text: str) -> Ranges:
+def words(record: Record) -> Ranges:
     """What stands between white space.
 
-    >>> words("in Kuwait City.")
+    >>> words(Record("r", answer="in Kuwait City."))
     [(0, 2), (3, 9), (10, 15)]
     """
-    return [match.span() for match in _WORD.finditer(text)]
+    return [match.span() for match in _WORD.finditer(record.body)]
 
 
 def tokens(encoder: Encoder) -> Units:
-    """A cut into tokens of the encoder's tokenizer, leading white space stripped; pure white space is no unit."""
+    """A cut into the answer tokens that training scores, leading white space stripped; pure white space is no unit.
 
-    def cut(text: str) -> Ranges:
-        found = encoder.tokens(text)
+    What `max_length` cuts off is no unit either, nor is the end token: shares are those of the training tensors.
+    """
+
+    def cut(record: Record) -> Ranges:
+        item = encoder.encode(record)
         ranges = []
-        for start, end in zip(found.start.tolist(), found.end.tolist(), strict=True):
-            piece = text[start:end]
+        for start, end in item.offsets[item.targets != IGNORE].tolist():
+            piece = record.body[start:end] if start >= 0 else ""
             if piece.strip():
                 ranges.append((end - len(piece.lstrip()), end))
         return ranges
@@ -141,7 +146,7 @@ def count(first: Reading, second: Reading, records: Sequence[Record], units: Uni
     """
     rows = []
     for record in records:
-        ranges = units(record.body)
+        ranges = units(record)
         a, b = (np.array(list(_any(r.marked[record.id], ranges)), np.bool_) for r in (first, second))
         rows.append([(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()])
     return np.asarray(rows, np.int64).reshape(-1, 4)
