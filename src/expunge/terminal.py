@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from expunge.plan import Plan, Stage
 
 
+_CAUTION = "Memory and time are first estimates; the time is that of training alone."
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """An empty table in the house style."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -130,7 +133,9 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
     for stage in plan.stages:
         stages.add_row(stage.name, _steps(stage), _memory(stage), duration(stage.seconds))
     yield stages
-    yield Text("Memory and time are first estimates; time is that of training, without evaluation.", style="dim")
+    peak = max(plan.stages, key=lambda stage: sum(stage.memory.values()))
+    parts = ", ".join(f"{name} {size(count)}" for name, count in peak.memory.items())
+    yield Text((f"Memory to {peak.name}: {parts}. " if parts else "") + _CAUTION, style="dim")
 
 
 def tokens(row: Mapping[str, Any]) -> Iterable[Text]:
@@ -190,7 +195,4 @@ def _steps(stage: Stage) -> str:
 
 
 def _memory(stage: Stage) -> str:
-    if not stage.memory:
-        return "unknown here"
-    parts = ", ".join(f"{name} {size(count)}" for name, count in stage.memory.items())
-    return f"{size(sum(stage.memory.values()))} ({parts})"
+    return size(sum(stage.memory.values())) if stage.memory else "unknown here"
