@@ -136,6 +136,18 @@ def test_verify_looks_into_the_runs_of_a_demo(tmp_path: Path) -> None:
     assert runfolder.verify(demo.path) == ["etw: changed: log.jsonl"]
 
 
+def test_models_one_level_deeper_belong_to_the_demo_too(tmp_path: Path) -> None:
+    demo = runfolder.create(tmp_path / "demo", "demo", recipes.load())
+    target = make(demo.path / "models" / "target")
+    target.finish()
+    demo.finish()
+    assert runfolder.verify(demo.path) == []
+    target.append_log({"step": 2})
+    assert runfolder.verify(demo.path) == ["models/target: changed: log.jsonl"]
+    runfolder.create(demo.path, "demo", overwrite=True)
+    assert not target.path.exists()
+
+
 def test_a_table_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make(tmp_path / "run")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from expunge import recipe as recipes
@@ -120,3 +121,25 @@ def test_a_method_written_as_terms_is_named_by_its_objectives(tmp_path: Path) ->
     runfolder.create(tmp_path / "run", "unlearn", recipe)
     [view] = collect.views([tmp_path / "run"])
     assert view.method == "npo:beta=0.1 on forget + nll on retain, weights shuffle"
+
+
+def test_values_by_record_come_from_the_items_table(tmp_path: Path) -> None:
+    run = runfolder.create(tmp_path / "run", "unlearn")
+    rows = [{"metric": "m", "id": "a", "value": 0.2}, {"metric": "m", "id": "b", "value": 0.4}]
+    run.write_json("eval/unlearned/metrics.json", {"m": {"agg_value": 0.3}, "other": {"agg_value": 0.3}})
+    run.write_table("eval/unlearned/items.parquet", pa.Table.from_pylist(rows, schema=runfolder.ITEMS))
+    [view] = collect.views([run.path])
+    assert view.own.cells["m"].items == {"a": 0.2, "b": 0.4}
+    assert view.own.cells["other"].items == {}
+
+
+def test_a_model_that_was_only_evaluated_is_the_runs_own(tmp_path: Path) -> None:
+    run = runfolder.create(tmp_path / "run", "evaluate", name="someone's")
+    for label, value in (("oracle", 0.1), ("model", 0.2)):
+        run.write_json(f"eval/{label}/metrics.json", {"m": {"agg_value": value, "optimistic": label == "model"}})
+    run.write_json("eval/model/absent.json", {"privleak": "there is no holdout set"})
+    [view] = collect.views([run.path])
+    assert (view.own.label, view.own.cells["m"].value, view.own.cells["m"].optimistic) == ("model", 0.2, True)
+    assert view.own.unmeasured == {"privleak": "there is no holdout set"}
+    assert view.oracle is not None
+    assert view.oracle.cells["m"].value == 0.1

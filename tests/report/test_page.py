@@ -213,7 +213,7 @@ def test_an_empty_run_and_a_running_one_make_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", DAMAGED)
-@pytest.mark.parametrize("content", [b"", b"PAR1junkPAR1", b"\xff\xfe[1, 2"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe[1, PAR1"])
 def test_damaged_files_do_not_stop_the_page(demo: Path, tmp_path: Path, file: str, content: bytes) -> None:
     shutil.copytree(demo / "etw", tmp_path / "etw")
     (tmp_path / "etw" / file).write_bytes(content)
@@ -262,6 +262,17 @@ def test_no_torch_is_loaded(demo: Path, tmp_path: Path) -> None:
         "render([sys.argv[1]], sys.argv[2]); sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     )
     subprocess.run([sys.executable, "-c", code, str(demo), str(tmp_path / "r.html")], check=True)
+
+
+def test_why_a_metric_is_absent_and_which_intervals_are_too_narrow(tmp_path: Path) -> None:
+    run = runfolder.create(tmp_path / "run", "unlearn")
+    few = {"agg_value": 0.5, "n": 40, "ci_low": 0.4, "ci_high": 0.6, "optimistic": True}
+    run.write_json("eval/unlearned/metrics.json", {"forget_Q_A_Prob": few})
+    run.write_json("eval/unlearned/absent.json", {"privleak": "there is no <holdout> set", "forget_Q_A_Prob": "x"})
+    html = page.render([run.path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Not measured: PrivLeak (there is no &lt;holdout&gt; set)." in html
+    assert "[0.400, 0.600]†" in html
+    assert "narrower than it should be" in html
 
 
 @pytest.mark.slow

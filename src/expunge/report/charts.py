@@ -16,6 +16,8 @@ from expunge.report import words
 
 SERIES_COLOURS = 8
 MAX_POINTS = 240
+MANY_LINES = 6
+"""Lines with all their points; more lines share as many."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 184, 46, 10, 8, 34
 
 
@@ -80,7 +82,8 @@ def lines(
     within: tuple[float, float] | None = None,
 ) -> Chart | None:
     """A small line chart; None if no series has a finite value. `within` is the y domain if all values fit into it."""
-    series = [thinned for one in series if (thinned := _thin(one)).x]
+    points = max(24, MAX_POINTS * MANY_LINES // max(MANY_LINES, len(series)))
+    series = [thinned for one in series if (thinned := _thin(one, points)).x]
     if not series:
         return None
     places = [v for one in series for v in one.x]
@@ -195,13 +198,13 @@ def _path(one: Series, across: Scale, up: Scale) -> str:
     return "".join(parts)
 
 
-def _thin(one: Series) -> Series:
-    """At most 240 points: the lowest and the highest of each stretch, so that no spike is lost."""
+def _thin(one: Series, most: int) -> Series:
+    """At most so many points: the lowest and the highest of each stretch, so that no spike is lost."""
     points = [(x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(x)]
     if all(y is None for _, y in points):
         return Series(one.name, one.style, (), ())
-    if len(points) > MAX_POINTS:
-        kept, stretches = {0, len(points) - 1}, MAX_POINTS // 2 - 1
+    if len(points) > most:
+        kept, stretches = {0, len(points) - 1}, most // 2 - 1
         for i in range(stretches):
             span = range(i * len(points) // stretches, (i + 1) * len(points) // stretches)
             there = [(y, j) for j in span if (y := points[j][1]) is not None]
