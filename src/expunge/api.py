@@ -30,7 +30,9 @@ def load_recipe(source: RecipeLike, overrides: Iterable[str] = ()) -> Recipe:
     return source if isinstance(source, Recipe) else recipes.load(source, overrides)
 
 
-def load_records(path: str | Path, split: Split = "forget", *, columns: Mapping[str, str] | None = None) -> list[Record]:
+def load_records(
+    path: str | Path, split: Split = "forget", *, columns: Mapping[str, str] | None = None
+) -> list[Record]:
     """The records of a file or folder in any of the supported formats; `columns` maps our fields to its columns."""
     return load(Source(path=str(path), columns=dict(columns or {})), split)
 

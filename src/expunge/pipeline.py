@@ -19,6 +19,7 @@ from expunge.progress import Bar, Progress
 from expunge.recipe import Recipe
 from expunge.report import page
 from expunge.runfolder import RunFolder
+from expunge.sides import records_of
 
 UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
 Sets = Mapping[str, Sequence[Record]]
@@ -83,7 +84,13 @@ def oracle_tables(recipe: Recipe, folder: RunFolder) -> Path | None:
 
 
 def judge(
-    recipe: Recipe, folder: RunFolder, label: str, model: LM | str | Path, sets: Sets, oracle: Path | None, show: Progress
+    recipe: Recipe,
+    folder: RunFolder,
+    label: str,
+    model: LM | str | Path,
+    sets: Sets,
+    oracle: Path | None,
+    show: Progress,
 ) -> None:
     """Writes tables and metrics of a model to eval/LABEL of the run; tables that are there already are kept."""
     with show.stage(f"Judge {label} ({folder.path.name})" if label == UNLEARNED else f"Judge {label}") as bar:
@@ -114,7 +121,15 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
     with runfolder.recording(folder):
         sets = sets_of(own)
         references(own, folder, {}, sets, show) if own.evaluation.oracle else None
-        judge(own, folder, MODEL, model if isinstance(model, LM) else _model_in(model), sets, oracle_tables(own, folder), show)
+        judge(
+            own,
+            folder,
+            MODEL,
+            model if isinstance(model, LM) else _model_in(model),
+            sets,
+            oracle_tables(own, folder),
+            show,
+        )
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
 
@@ -122,13 +137,13 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
 def sets_of(recipe: Recipe) -> dict[str, list[Record]]:
     """The evaluation sets of a recipe by name: TOFU's, or the recipe's own records."""
     settings, data = recipe.evaluation, recipe.data
-    holdout = runs.records_of(data.holdout, "holdout")
+    holdout = records_of(data.holdout, "holdout")
     if settings.suite == "tofu":
         return tofu.load_suite(settings.data_dir, settings.forget_split, limit=settings.limit, holdout=holdout or None)
     sets = {
-        "forget": runs.records_of(data.forget, "forget"),
-        "retain": runs.records_of(data.retain, "retain"),
-        "general": runs.records_of(data.general, "general"),
+        "forget": records_of(data.forget, "forget"),
+        "retain": records_of(data.retain, "retain"),
+        "general": records_of(data.general, "general"),
         "holdout": holdout,
     }
     return {name: records[: settings.limit] for name, records in sets.items() if records}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,75 +14,22 @@ import pyarrow as pa
 from expunge import lm as lms
 from expunge import registry, runfolder
 from expunge.core import Side
-from expunge.data import annotations as annotation_files
 from expunge.data import preflight
-from expunge.data.encode import Encoded, Encoder, static_names
-from expunge.data.load import load
-from expunge.data.records import Record, Split
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.records import Record
+from expunge.diagnostics import watch
 from expunge.errors import DataError
-from expunge.fresh import fresh_model
+from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
-from expunge.recipe import Finetune, Method, Model, Recipe, Source, TermSpec
-from expunge.refcache import Reference
+from expunge.recipe import Finetune, Method, Model, Recipe, TermSpec
+from expunge.refcache import Reference, remembered
 from expunge.runfolder import RunFolder
+from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side
 from expunge.terms import Term, build_term, build_terms
 from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
 
 _VIEWED = 24
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Records of every side, and their tokens for one tokenizer."""
-
-    records: Mapping[Side, Sequence[Record]]
-    encoded: Mapping[Side, Sequence[Encoded]]
-
-
-def records_of(source: Source | None, split: Split) -> list[Record]:
-    """The records of one side of a recipe with their annotation's spans; empty if the recipe names no source."""
-    if source is None:
-        return []
-    records = load(source, split)
-    return annotation_files.attach(records, annotation_files.read(Path(source.annotations))) if source.annotations else records
-
-
-def prepare(recipe: Recipe, lm: LM) -> Prepared:
-    """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong."""
-    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
-    records = records_by_side(recipe)
-    preflight.require(findings_of(recipe, records, encoder))
-    encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
-    return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
-
-
-def records_by_side(recipe: Recipe) -> dict[Side, list[Record]]:
-    """The records of forget, retain and general; an empty list where the recipe names no source."""
-    data = recipe.data
-    sources: dict[Side, Source | None] = {"forget": data.forget, "retain": data.retain, "general": data.general}
-    return {side: records_of(source, side) for side, source in sources.items()}
-
-
-def findings_of(recipe: Recipe, records: Mapping[Side, Sequence[Record]], encoder: Encoder) -> list[preflight.Finding]:
-    """What preflight finds in the records of a recipe."""
-    holdout = records_of(recipe.data.holdout, "holdout")
-    return preflight.check(records["forget"], records["retain"], holdout, encoder)
-
-
-def findings(recipe: Recipe) -> list[preflight.Finding]:
-    """What preflight finds in a recipe's data; the model's tokenizer is loaded, its weights are not."""
-    if recipe.model.fresh is None:
-        tokenizer = lms.load_tokenizer(recipe.model)
-    else:
-        tokenizer = _base(recipe).tokenizer
-    return findings_of(recipe, records_by_side(recipe), Encoder.from_recipe(tokenizer, recipe.data))
-
-
-def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
-    """Every record as tokens, with the static scores that the spans of any of them give rise to."""
-    names = static_names(records)
-    return [encoder.encode(record, static_names=names) for record in records]
 
 
 def unlearn(
@@ -106,12 +52,14 @@ def unlearn(
         for side, items in sides.items():
             if not items:
                 raise DataError(f"the method has a term on {side}, but there are no {side} records. Set data.{side}")
-        reference = reference_of(recipe, lm, terms)
+        reference = reference_of(recipe, lm, terms, sides)
         _describe(run, lm, data)
         view = _token_view(lm, data, terms, recipe.seed, run, reference)
+        watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
         def each_epoch(epoch: int, module: Scored) -> None:
             view(epoch, module)
+            watched(epoch, module)
             if on_epoch is not None:
                 on_epoch(epoch, module)
 
@@ -144,9 +92,7 @@ def finetune(
         _describe(run, lm, data)
         items = [item for side, encoded in data.encoded.items() if side not in without for item in encoded]
         sides: dict[Side, list[Encoded]] = {"retain": items}
-        Fit(
-            lm, _likelihood(), sides, own.train, run, own.seed, anchor="retain", on_step=on_step, on_epoch=on_epoch
-        )()
+        Fit(lm, _likelihood(), sides, own.train, run, own.seed, anchor="retain", on_step=on_step, on_epoch=on_epoch)()
         lms.save(lm, run.file("model"))
         run.update(without=sorted(without))
         clear_checkpoints(run)
@@ -156,7 +102,9 @@ def finetune(
 def finetune_recipe(recipe: Recipe, without: Collection[str] = ()) -> Recipe:
     """What of a recipe decides a fine-tuned model, so that runs of other methods share target and oracle."""
     settings = recipe.finetune or Finetune(output_dir=recipe.output_dir, train=recipe.train)
-    name = "target" if not without else "oracle" if set(without) == {"forget"} else "without-" + "-".join(sorted(without))
+    name = (
+        "target" if not without else "oracle" if set(without) == {"forget"} else "without-" + "-".join(sorted(without))
+    )
     return Recipe(
         name=name,
         seed=recipe.seed,
@@ -185,27 +133,39 @@ def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
     return runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite), False
 
 
-def reference_of(recipe: Recipe, lm: LM, terms: Sequence[Term]) -> Reference | None:
-    """The frozen model that the terms compare with, or None if none of them does."""
+def reference_of(
+    recipe: Recipe, lm: LM, terms: Sequence[Term], sides: Mapping[Side, Sequence[Encoded]]
+) -> Reference | None:
+    """The frozen model that the terms compare with, or None if none of them does.
+
+    A second model is kept only for terms that read its whole distribution; for the others its numbers are remembered.
+    """
     if not any(term.needs.any_reference for term in terms):
         return None
-    if recipe.reference is None:
-        model = copy.deepcopy(lm.model)
-    else:
+    whole = any(m.reads_reference for term in terms for m in term.needs.vocab)
+    if recipe.reference is not None:
         settings = recipe.model.model_copy(update={"model_name_or_path": recipe.reference, "model_revision": None})
         model = lms.load(settings, device=str(lm.device)).model
-    return Reference(Scored(model.eval().requires_grad_(False)))
+    else:
+        model = copy.deepcopy(lm.model) if whole else lm.model
+    if whole:
+        return Reference(Scored(model.eval().requires_grad_(False)))
+    items = [item for side in sides for item in sides[side] if any(t.on == side and t.needs.reference for t in terms)]
+    return remembered(Scored(model), items, lm.pad_id)
+
+
+def findings(recipe: Recipe) -> list[preflight.Finding]:
+    """What preflight finds in a recipe's data; the model's tokenizer is loaded, its weights are not."""
+    fresh = recipe.model.fresh
+    tokenizer = lms.load_tokenizer(recipe.model) if fresh is None else fit_tokenizer(all_texts(recipe), fresh)
+    encoder = Encoder.from_recipe(tokenizer, recipe.data)
+    return findings_of(recipe, records_by_side(recipe, encoder), encoder)
 
 
 def _base(recipe: Recipe) -> LM:
     if recipe.model.fresh is None:
         return lms.load(recipe.model, device=lms.device_of(recipe.device))
-    data = recipe.data
-    sources: tuple[tuple[Source | None, Split], ...] = (
-        (data.forget, "forget"), (data.retain, "retain"), (data.holdout, "holdout"), (data.general, "general"),
-    )  # fmt: skip
-    records = [record for source, split in sources for record in records_of(source, split)]
-    return fresh_model(recipe.model.fresh, [text for r in records for text in (r.prompt, r.body) if text], recipe.seed)
+    return fresh_model(recipe.model.fresh, all_texts(recipe), recipe.seed)
 
 
 def _started(model: Model, start: Path | None) -> Model:
@@ -222,7 +182,7 @@ def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record]) -> pa.Table:
     terms = build_terms(recipe.method)
     term = next(t for t in terms if t.on == "forget")
     encoded = [e for e in encode_all(Encoder.from_recipe(lm.tokenizer, recipe.data), records) if e.scored]
-    scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,)))
+    scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,), {"forget": encoded}))
     return scoring.rows(encoded, {r.id: r for r in records}, 0.0, Scored(lm.model))
 
 

@@ -22,9 +22,7 @@ from expunge.sampling import record_draw
 from expunge.terms import Term
 
 _ROWS = 16
-SCHEMA = pa.schema(
-    [*TOKENS, ("score", pa.list_(pa.float32())), ("prompt", pa.string()), ("text", pa.string())]
-)
+SCHEMA = pa.schema([*TOKENS, ("score", pa.list_(pa.float32())), ("prompt", pa.string()), ("text", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,7 @@ class Scoring:
     seed: int
     reference: Reference | None = None
 
-    def rows(
-        self, items: Sequence[Encoded], records: Mapping[str, Record], epoch: float, module: Scored
-    ) -> pa.Table:
+    def rows(self, items: Sequence[Encoded], records: Mapping[str, Record], epoch: float, module: Scored) -> pa.Table:
         """A row a record, in the schema of tokens.parquet: its tokens with score, weight and statistics."""
         chunks = [items[first : first + _ROWS] for first in range(0, len(items), _ROWS)]
         rows = [row for chunk in chunks for row in self._rows(chunk, records, epoch, module)]

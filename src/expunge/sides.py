@@ -1,0 +1,82 @@
+"""The sides of a recipe's data: its records, checked, and their tokens for one tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from expunge.core import Side
+from expunge.data import annotations as annotation_files
+from expunge.data import preflight
+from expunge.data.chunks import chunk_all
+from expunge.data.encode import Encoded, Encoder, static_names
+from expunge.data.load import load
+from expunge.data.records import Record, Split
+from expunge.data.retain import draw_retain
+from expunge.lm import LM
+from expunge.recipe import Recipe, Source
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Records of every side, and their tokens for one tokenizer."""
+
+    records: Mapping[Side, Sequence[Record]]
+    encoded: Mapping[Side, Sequence[Encoded]]
+
+
+def records_of(source: Source | None, split: Split) -> list[Record]:
+    """The records of one side of a recipe with their annotation's spans; empty if the recipe names no source."""
+    if source is None:
+        return []
+    records = load(source, split)
+    return (
+        annotation_files.attach(records, annotation_files.read(source.annotations)) if source.annotations else records
+    )
+
+
+def prepare(recipe: Recipe, lm: LM) -> Prepared:
+    """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong."""
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    records = records_by_side(recipe, encoder)
+    preflight.require(findings_of(recipe, records, encoder))
+    encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
+    return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
+
+
+def records_by_side(recipe: Recipe, encoder: Encoder) -> dict[Side, list[Record]]:
+    """The records of forget, retain and general, long texts in pieces that fit; empty where there is no source.
+
+    Where the recipe names no retain set, it is drawn from the training data, if that is given.
+    """
+    data = recipe.data
+    forget, retain = records_of(data.forget, "forget"), records_of(data.retain, "retain")
+    if data.retain is None and data.training is not None:
+        holdout = records_of(data.holdout, "holdout")
+        retain = draw_retain(records_of(data.training, "retain"), forget, seed=recipe.seed, exclude=holdout)
+    sides: dict[Side, list[Record]] = {
+        "forget": forget, "retain": retain, "general": records_of(data.general, "general"),
+    }  # fmt: skip
+    return {side: chunk_all(records, encoder) for side, records in sides.items()}
+
+
+def all_texts(recipe: Recipe) -> list[str]:
+    """Every prompt, answer and text that the recipe's data holds, the holdout's too: what a tokenizer is fitted on."""
+    data = recipe.data
+    sources: dict[Split, Source | None] = {
+        "forget": data.forget, "retain": data.retain or data.training, "holdout": data.holdout, "general": data.general,
+    }  # fmt: skip
+    records = [record for split, source in sources.items() for record in records_of(source, split)]
+    return [text for record in records for text in (record.prompt, record.body) if text]
+
+
+def findings_of(recipe: Recipe, records: Mapping[Side, Sequence[Record]], encoder: Encoder) -> list[preflight.Finding]:
+    """What preflight finds in the records of a recipe."""
+    holdout = records_of(recipe.data.holdout, "holdout")
+    return preflight.check(records["forget"], records["retain"], holdout, encoder)
+
+
+def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
+    """Every record as tokens, with the static scores that the spans of any of them give rise to."""
+    names = static_names(records)
+    return [encoder.encode(record, static_names=names) for record in records]
