@@ -27,7 +27,7 @@ def fresh_model(settings: FreshModel, texts: Iterable[str], seed: int) -> LM:
 
 
 def fit_tokenizer(texts: Iterable[str], settings: FreshModel) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab_size` entries with a chat template, begin, end and padding tokens."""
+    """A byte-level BPE tokenizer of at most `vocab_size` entries, with chat template, begin, end and padding tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

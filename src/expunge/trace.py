@@ -87,7 +87,7 @@ class TokenView:
 
 
 def observe(module: Scored, batch: Batch, needs: Needs, reference: Reference | None) -> Forward:
-    """One batch through the model as it is: evaluation mode, no gradient, no vocabulary maps; training mode restored."""
+    """One batch through the model as it is: no dropout, no gradient, no vocabulary maps; its mode is left as it was."""
     training = module.training
     module.eval()
     with torch.no_grad():
