@@ -43,6 +43,9 @@ _METHODS: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
 _COMBINERS: dict[Kind, Callable[..., Any]] = {}
 _PLUGIN_GROUP = "expunge.methods"
 _PAIR = re.compile(r'\s*([^=,]*?)\s*=\s*("(?:[^"]|"")*"(?=\s*(?:,|$))|[^,]*)\s*(?:,|$)')
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_PLUS = re.compile(r'"(?:[^"]|"")*"|(?<![\d.][eE])(\+)')
+_THEN = re.compile(r'"(?:[^"]|"")*"|(>)')
 _M = TypeVar("_M", bound=type)
 
 
@@ -107,7 +110,7 @@ def build(kind: Kind, spec: Spec) -> Any:
         return _single(kind, parts[0][1])
     if kind == "selector" and ">" in text:
         _load(kind)
-        return _COMBINERS[kind](tuple(_single(kind, part) for part in text.split(">")))
+        return _COMBINERS[kind](tuple(_single(kind, part) for part in _cut(text, _THEN)))
     return _single(kind, text)
 
 
@@ -168,9 +171,10 @@ def _single(kind: Kind, text: str) -> Any:
 
 
 def _quoted(value: Any) -> str:
-    """The value as a spec says it: in double quotes where a comma or its edges would be misread."""
+    """The value as a spec says it: in double quotes where a sign of the grammar or its edges would be misread."""
     text = str(value)
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text or text != text.strip() else text
+    misread = isinstance(value, str) and (not text or any(sign in text for sign in ',"+>') or text != text.strip())
+    return '"' + text.replace('"', '""') + '"' if misread else text
 
 
 def _unquoted(text: str) -> str:
@@ -180,13 +184,20 @@ def _unquoted(text: str) -> str:
 def _sum_parts(text: str) -> list[tuple[float, str]]:
     """'0.5*a+0.5*b:t=2' -> [(0.5, 'a'), (0.5, 'b:t=2')]. A '+' inside a number such as 1e+5 does not split."""
     parts = []
-    for piece in re.split(r"(?<![eE])\+|\+(?=\s*[A-Za-z])", text):
-        match = re.fullmatch(r"\s*([-\d.eE]+)\s*\*\s*(.+)", piece)
-        try:
-            parts.append((float(match[1]), match[2].strip()) if match else (1.0, piece.strip()))
-        except ValueError:
-            raise MethodError(f"score '{text}': '{match[1] if match else piece}' is not a number") from None
+    for piece in _cut(text, _PLUS):
+        match = re.fullmatch(rf"\s*({_NUMBER})\s*\*\s*(.+)", piece)
+        parts.append((float(match[1]), match[2].strip()) if match else (1.0, piece.strip()))
     return parts
+
+
+def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The text in pieces at each match of the separator's group 1; what stands in double quotes is not looked at."""
+    pieces, start = [], 0
+    for found in separator.finditer(text):
+        if found[1]:
+            pieces.append(text[start : found.start()])
+            start = found.end()
+    return [*pieces, text[start:]]
 
 
 def _make(kind: Kind, name: str, settings: Mapping[str, Any]) -> Any:
@@ -231,7 +242,7 @@ def _check_fields_on_init(cls: type, kind: Kind, name: str) -> None:
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     if inspect.isclass(hint) and not issubclass(hint, (str, int, float, bool)):
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    return TypeAdapter(hint)
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
 def _spec_text(self: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ def forward_from_probabilities(
     reference: Probabilities | None = None,
     temperatures: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
     vocab: Sequence[VocabMap] = (),
+    static: Mapping[str, Sequence[float]] | None = None,
 ) -> Forward:
     """A `Forward` of one sequence whose token t has the distribution `rows[t]` and the target `targets[t]`.
 
-    Logits are log-probabilities (a zero counts as e^-100). One more position, not scored, ends the sequence.
+    Logits are log-probabilities (a zero counts as e^-100). `static[NAME][t]` is a score known before the model ran. One
+    more position, not scored, ends the sequence.
 
     >>> f = forward_from_probabilities([[0.25, 0.75]], targets=[1])
     >>> f.mask.tolist(), round(float(f.policy.logp[0, 0].exp()), 4)
@@ -31,7 +33,8 @@ def forward_from_probabilities(
     """
     own = torch.tensor([[*targets, IGNORE]])
     ids = torch.tensor([[0, *targets]])
-    batch = Batch(ids, own, torch.ones_like(ids, dtype=torch.bool), ("example",), draws=torch.tensor([0]))
+    known = {name: torch.tensor([[*scores, 0.0]]) for name, scores in (static or {}).items()}
+    batch = Batch(ids, own, torch.ones_like(ids, dtype=torch.bool), ("example",), known, torch.tensor([0]))
     needs = Needs(second_moment=True, entropy=frozenset(temperatures), vocab=frozenset(vocab))
     other = None if reference is None else _logits(reference)
     return Forward(

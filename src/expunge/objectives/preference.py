@@ -21,7 +21,7 @@ class NPO:
     (log p_ref - log p is the rise of the loss over the reference's.) Not length-normalised; bounded below by 0; its
     gradient is ascent times 2 sigmoid(...) and fades as the answer becomes less likely than under the reference.
 
-    Source: NPO (Zhang et al., arXiv 2404.05868) as OpenUnlearning computes it.1; beta 0.1 from there.
+    Source: NPO (Zhang et al., arXiv 2404.05868) as OpenUnlearning computes it; beta 0.1 from there.
     Differs: weights w scale each token's part inside the sigmoid; w = 1 is the published form.
     Relations: `simnpo` takes a mean over tokens and needs no reference.
 
@@ -53,7 +53,7 @@ class NPO:
 class SimNPO:
     """-(2/beta) log sigmoid(beta * (mean_i -log p_i - delta)) a sequence, the mean weighted by w, over sequences.
 
-    Source: SimNPO (Fan et al., arXiv 2410.07163).1; beta 4.5, delta 0 as in OpenUnlearning.
+    Source: SimNPO (Fan et al., arXiv 2410.07163); beta 4.5, delta 0 as in OpenUnlearning.
     Relations: `npo` compares with a reference instead of a margin.
 
     >>> from expunge.testing import forward_from_probabilities

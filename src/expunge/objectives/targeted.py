@@ -38,7 +38,7 @@ class LogitPreference:
     sequences inside the sigmoid. Then sequences are coupled, and accumulation changes the result. `space` compares
     log-probabilities or probabilities instead of logits.
 
-    Source: LPL of TIF (Zhou et al., arXiv 2506.03142), the paper's form.1; beta 0.1 to 0.5 there, 0.25 in its sweep of
+    Source: LPL of TIF (Zhou et al., arXiv 2506.03142), the paper's form; beta 0.1 to 0.5 there, 0.25 in its sweep of
     the preservation weight.
     Differs: the authors' code is sigmoid=batch, and NaN as soon as one sequence has no unwanted token.
     Relations: `npo` sums log-probabilities where this averages logits. A logit falls without the other logits of its

@@ -19,6 +19,8 @@ from expunge.weighting import random_scores
 class Uniform:
     """1 on every scored token: with `raw`, the unweighted loss.
 
+    Source: our definition.
+
     >>> from expunge.testing import forward_from_probabilities
     >>> Uniform()(forward_from_probabilities([[0.5, 0.5]], targets=[0]), None).tolist()
     [[1.0, 0.0]]
@@ -38,6 +40,9 @@ class Random:
     """Uniform in [0, 1), drawn from the run's seed and the record alone: the control of every clever score.
 
     The same record gets the same scores in every epoch, on any number of devices. The batch must carry `draws`.
+
+    Source: our definition.
+    Relations: `control=random` puts the same scores in place of any other scorer's.
 
     >>> from expunge.testing import forward_from_probabilities
     >>> f = forward_from_probabilities([[0.5, 0.5]], targets=[0])
@@ -63,6 +68,11 @@ class Given:
 
     Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans; TIF's masked-LM identifier says
     which words are general.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5]] * 3, targets=[0, 1, 1], static={"given": [0.0, 1.0, 0.5]})
+    >>> Given()(f, None).tolist()
+    [[0.0, 1.0, 0.5, 0.0]]
     """
 
     label: Literal["unwanted", "not-general"] = "unwanted"
@@ -82,7 +92,13 @@ class Given:
 class Gold:
     """The weight of the gold spans that cover a token, 0 elsewhere: what a perfect score would say.
 
+    Source: our definition.
     Relations: `given` reads the annotation in use; `gold` only spans whose source is 'gold'.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5]] * 2, targets=[0, 1], static={"gold": [0.0, 1.0]})
+    >>> Gold()(f, None).tolist()
+    [[0.0, 1.0, 0.0]]
     """
 
     @property

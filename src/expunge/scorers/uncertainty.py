@@ -17,7 +17,7 @@ class Entropy:
 
     Computed from the current policy at every step, detached, in float32.
 
-    Source: ETW (arXiv 2604.17785).1; temperature 1 is our default (the paper sweeps it per setting).
+    Source: ETW (arXiv 2604.17785); temperature 1 is our default (the paper sweeps it per setting).
     Relations: `confidence` sees only the target's own probability; at equal p the entropy can differ by (1-p) log(V-1).
 
     >>> from expunge.testing import forward_from_probabilities
@@ -41,7 +41,7 @@ class Entropy:
 class Confidence:
     """p^beta, the probability of the target under the current policy; in [0, 1].
 
-    Source: WGA (Wang et al., ICLR 2025, arXiv 2502.19301).1; beta 1 as in OpenUnlearning, 5 in the authors'
+    Source: WGA (Wang et al., ICLR 2025, arXiv 2502.19301); beta 1 as in OpenUnlearning, 5 in the authors'
     code. SimSat (arXiv 2505.11953) is the same score.
 
     >>> from expunge.testing import forward_from_probabilities
@@ -66,7 +66,7 @@ class Confidence:
 class SatImp:
     """p^beta1 * (1 - p)^beta2: saturation times importance; in [0, 1].
 
-    Source: SatImp (Yang et al., ICML 2025, arXiv 2505.11953).3; defaults are the authors' recommendation,
+    Source: SatImp (Yang et al., ICML 2025, arXiv 2505.11953); defaults are the authors' recommendation,
     OpenUnlearning ships beta2 = 1.
     Relations: beta2 = 0 is `confidence` (SimSat); beta1 = 0 is SimImp.
 

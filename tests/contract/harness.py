@@ -1,0 +1,231 @@
+"""What the contract tests share: every registered method, small batches on which methods are active, a model of leaves.
+
+`Leaves` is a model whose final hidden states are parameters, one tensor a record, so a test can ask for the gradient at
+any token of any record, however records are batched, padded and ordered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge import registry
+from expunge.core import IGNORE, Batch, Forward, Needs, Objective, Scorer, Selector, TokenStats
+from expunge.data.collate import collate
+from expunge.data.encode import Encoded
+from expunge.errors import MethodError
+from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
+from expunge.lm import hidden_states
+from expunge.refcache import Reference
+from expunge.sampling import record_draw
+from expunge.step import Step, accumulate
+from expunge.terms import Term, Tokens
+
+VOCABULARY = 13
+STATICS = ("given", "gold", "not-general")
+_LAYERS = 17
+
+
+def items(count: int, seed: int = 0, prefix: str = "f", *, longest: int = 11) -> list[Encoded]:
+    """Records of random tokens: a prompt, an answer with a gap, spans on some; the second of them has no span."""
+    rng = np.random.default_rng([seed, count])
+    return [_item(rng, f"{prefix}{i}", spans=i != 1, longest=longest) for i in range(count)]
+
+
+def _item(rng: np.random.Generator, name: str, *, spans: bool, longest: int) -> Encoded:
+    length, prompt = int(rng.integers(7, longest + 1)), int(rng.integers(1, 4))
+    ids = rng.integers(0, VOCABULARY, length)
+    targets = np.full(length, IGNORE, np.int64)
+    targets[prompt - 1 : -1] = ids[prompt:]
+    targets[prompt + 1] = IGNORE  # answers need not be in one piece
+    scored = targets != IGNORE
+    span = np.where(scored, rng.choice([0.0, 0.0, 0.5, 1.0], length), 0.0) * spans
+    if spans:
+        span[np.flatnonzero(scored)[1]] = 1.0
+    static = {name: span.astype(np.float32) for name in STATICS}
+    return Encoded(name, ids.astype(np.int64), targets, np.zeros((length, 2), np.int32), static)
+
+
+def empty(item: Encoded) -> Encoded:
+    """The record with nothing scored."""
+    nothing = {name: np.zeros_like(score) for name, score in item.static.items()}
+    return dataclasses.replace(item, targets=np.full_like(item.targets, IGNORE), static=nothing)
+
+
+def batch_of(chosen: Sequence[Encoded], pad_to: int = 0) -> Batch:
+    """A batch with draws; a row of padding more than needed if `pad_to` says so."""
+    draws = [record_draw(3, item.id) for item in chosen]
+    batch = collate(chosen, pad_id=2, draws=draws)
+    more = pad_to - batch.input_ids.shape[1]
+    if more <= 0:
+        return batch
+
+    def pad(values: Tensor, fill: int | float | bool) -> Tensor:
+        return nn.functional.pad(values, (0, more), value=fill)
+
+    return dataclasses.replace(
+        batch,
+        input_ids=pad(batch.input_ids, 5),
+        targets=pad(batch.targets, IGNORE),
+        attention_mask=pad(batch.attention_mask, False),
+        static={name: pad(score, 0.0) for name, score in batch.static.items()},
+    )
+
+
+class Leaves(nn.Module):
+    """Final hidden states (T, D) that are parameters, one a record, and a vocabulary head over them."""
+
+    def __init__(
+        self,
+        chosen: Sequence[Encoded],
+        *,
+        seed: int = 1,
+        dtype: torch.dtype = torch.float64,
+        naive: bool = False,
+        head: Head | None = None,
+        spread: float = 1.5,
+    ) -> None:
+        super().__init__()
+        width = VOCABULARY if head is None else head.weight.shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        self.rows = nn.ParameterDict(
+            {
+                item.id: nn.Parameter((torch.randn(len(item), width, generator=generator) * spread).to(dtype))
+                for item in sorted(chosen, key=lambda item: item.id)
+            }
+        )
+        self.head = Head(torch.eye(width, dtype=dtype)) if head is None else head
+        self._stats = naive_token_stats if naive else token_stats
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """(B, T, D); what stands at padding is not 0, so that reading it would show."""
+        width = batch.input_ids.shape[1]
+        padded = [nn.functional.pad(self.rows[i], (0, 0, 0, width - len(self.rows[i])), value=0.7) for i in batch.ids]
+        return torch.stack(padded)
+
+    def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
+        hidden = self.hidden(batch)
+        read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
+        rows = self._stats(hidden[read], self.head, batch.targets.clamp(min=0)[read], needs, reference)
+        layers = tuple(hidden * (k + 1) / _LAYERS for k in range(_LAYERS)) if needs.hidden else ()
+        return placed(rows, read, batch.mask, hidden_states(layers, needs, batch.mask))
+
+    def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
+        read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
+        with torch.no_grad():
+            return ReferenceRows(self.hidden(batch)[read], self.head)
+
+
+def reference_of(chosen: Sequence[Encoded], **settings: Any) -> Reference:
+    """A reference model of leaves unlike the policy's."""
+    return Reference(Leaves(chosen, seed=77, **settings))  # type: ignore[arg-type]
+
+
+def term(
+    objective: Objective, score: Scorer | str = "uniform", select: Selector | str = "raw", tokens: Tokens = "selected"
+) -> Term:
+    """A forget term of these parts."""
+    scorer = registry.build("scorer", score) if isinstance(score, str) else score
+    selector = registry.build("selector", select) if isinstance(select, str) else select
+    return Term(objective, "forget", scorer, selector, tokens)
+
+
+def forward_of(model: Leaves, batch: Batch, needs: Needs, reference: Reference | None = None) -> Forward:
+    """One batch through model and reference, as a step does it."""
+    rows = None if reference is None else reference.rows(batch, needs)
+    other = reference.stats(batch) if reference is not None and needs.reference else None
+    return Forward(batch, model(batch, needs, rows), other)
+
+
+def gradients(
+    terms: Sequence[Term], model: Leaves, batches: Sequence[Batch], reference: Reference | None
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Gradient by record, and each term's mean, of one update over micro-batches; through the code training uses."""
+    model.zero_grad()
+    sides = {t.on for t in terms}
+    micro = [{side: batch for side in sides} for batch in batches]
+    _, means = accumulate(Step(tuple(terms), reference), model, micro, lambda loss: loss.backward(), [0] * len(micro))
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.rows.items()}
+    return found, means
+
+
+def methods(kind: registry.Kind, variants: bool = False) -> list[Any]:
+    """Every registered method of a kind with its default settings; with each choice of each Literal field if asked."""
+    return [made for name in registry.names(kind) for made in _made(kind, name, variants)]
+
+
+def _made(kind: registry.Kind, name: str, variants: bool) -> Iterator[Any]:
+    cls = registry.get(kind, name)
+    yield cls()
+    if not variants:
+        return
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if typing.get_origin(hints[field.name]) is not Literal:
+            continue
+        for choice in typing.get_args(hints[field.name]):
+            if choice != field.default:
+                try:
+                    yield cls(**{field.name: choice})
+                except MethodError:
+                    continue  # two settings exclude each other
+
+
+OBJECTIVES = methods("objective", variants=True)
+SCORERS = [*methods("scorer", variants=True), registry.build("scorer", "0.25*random + 0.75*entropy:temperature=2.0")]
+SELECTORS = [*methods("selector"), registry.build("selector", "threshold:k=0.2 > normalised")]
+Cell = tuple[Objective, Scorer, Selector]
+
+
+def _covering() -> list[Cell]:
+    """Combinations in which every two methods of different kinds meet."""
+    plain = methods("objective")
+    found: list[Cell] = []
+    for (i, objective), (j, score) in itertools.product(enumerate(plain), enumerate(SCORERS)):
+        found.append((objective, score, SELECTORS[(i + j) % len(SELECTORS)]))
+    for (i, objective), (k, select) in itertools.product(enumerate(plain), enumerate(SELECTORS)):
+        found.append((objective, SCORERS[(i + 2 * k) % len(SCORERS)], select))
+    for (j, score), (k, select) in itertools.product(enumerate(SCORERS), enumerate(SELECTORS)):
+        found.append((plain[(j + k) % len(plain)], score, select))
+    for (i, objective), (k, select) in itertools.product(enumerate(OBJECTIVES), enumerate(SELECTORS[:3])):
+        found.append((objective, SCORERS[(i + k) % len(SCORERS)], select))
+    return list(dict.fromkeys(found))
+
+
+def _cells() -> Iterator[Any]:
+    covering = _covering()
+    for cell in covering:
+        yield pytest.param(*cell, id="-".join(map(str, cell)).replace(" ", ""))
+    for cell in itertools.product(OBJECTIVES, SCORERS, SELECTORS):
+        if cell not in covering:
+            yield pytest.param(*cell, id="-".join(map(str, cell)).replace(" ", ""), marks=pytest.mark.slow)
+
+
+objectives = pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+cells = pytest.mark.parametrize(("objective", "score", "select"), list(_cells()))
+"""Every objective with every scorer and every selector; the fast tests take combinations in which every two meet."""
+
+
+def allowed(made: Term, forward: Forward) -> None:
+    """Skips where scorer and selector do not go together, which a run refuses by name."""
+    try:
+        made.weights(forward)
+    except ValueError as refusal:
+        pytest.skip(f"a run refuses this pair: {refusal}")
+
+
+def close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, rtol: float, what: str = "gradients") -> None:
+    """Every tensor within `rtol` of the largest entry among them all."""
+    scale = max(float(value.abs().max()) for value in expected.values()) or 1.0
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        worst = float((found[name] - value).abs().max())
+        assert worst <= rtol * scale, f"{what} of {name} differ by {worst:.3g}, largest entry {scale:.3g}"
