@@ -66,7 +66,7 @@ class Normalised:
         s = torch.where(mask, scores, 0.0)
         n = mask.sum(-1, keepdim=True).to(s.dtype)
         total = s.sum(-1, keepdim=True)
-        vanished = total < FLAT * n
+        vanished = total <= FLAT * n  # also in a sequence without tokens, where both are 0
         value = torch.where(vanished, mask.to(s.dtype), n * s / torch.where(vanished, 1.0, total))
         return Weights(value, mask, flat=int((vanished & (n > 0)).sum()))
 
@@ -113,6 +113,9 @@ class Top:
 class Threshold:
     """Weight 1 on tokens whose score exceeds `value`, or, if that is not set, mean + k * std of their sequence.
 
+    A sequence whose scores differ by less than 1e-6 has no mean to stand out from: all its tokens get weight 1, and it
+    is counted. A fixed `value` may select none.
+
     Source: SU and SEUL (arXiv 2506.00876, 2402.05813) use mean + k * std; a fixed value cuts annotations.
     Differs: the standard deviation is the population's (divided by n).
 
@@ -130,14 +133,14 @@ class Threshold:
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         if self.value is not None:
-            cut: Tensor | float = self.value
-        else:
-            n = mask.sum(-1, keepdim=True).clamp(min=1)
-            mean = torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / n
-            variance = torch.where(mask, (scores - mean) ** 2, 0.0).sum(-1, keepdim=True) / n
-            cut = mean + self.k * variance.sqrt()
-        chosen = mask & (scores > cut)
-        return Weights(chosen.to(scores.dtype), chosen)
+            chosen = mask & (scores > self.value)
+            return Weights(chosen.to(scores.dtype), chosen)
+        n = mask.sum(-1, keepdim=True).clamp(min=1)
+        mean = torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / n
+        variance = torch.where(mask, (scores - mean) ** 2, 0.0).sum(-1, keepdim=True) / n
+        flat = mask.any(-1, keepdim=True) & (_range(scores, mask) < FLAT)
+        chosen = mask & (flat | (scores > mean + self.k * variance.sqrt()))
+        return Weights(chosen.to(scores.dtype), chosen, flat=int((flat & (n > 1)).sum()))
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,12 @@ def controlled(
         order = where[torch.randperm(len(where), generator=draws(row)).to(where.device)]
         value[row, where], chosen[row, where] = weights.value[row, order], weights.mask[row, order]
     return Weights(value, chosen, flat=weights.flat)
+
+
+def _range(scores: Tensor, mask: Tensor) -> Tensor:
+    """(B, 1) the highest less the lowest score of each sequence; -inf where nothing is scored."""
+    low = torch.where(mask, scores, math.inf).amin(-1, keepdim=True)
+    return torch.where(mask, scores, -math.inf).amax(-1, keepdim=True) - low
 
 
 def random_scores(mask: Tensor, draws: Callable[[int], torch.Generator]) -> Tensor:
