@@ -192,6 +192,7 @@ class Train(Section):
     max_steps: int = Field(-1, ge=-1, description="stop after so many updates; -1: as many as the epochs need")
     per_device_train_batch_size: PositiveInt = Field(8, description="forget records in a micro-batch")
     gradient_accumulation_steps: PositiveInt = Field(4, description="micro-batches an update")
+    group_by_length: bool = Field(False, description="texts of like length in one step: less padding, less mixing")
     learning_rate: float = Field(1e-5, gt=0, description="peak step size of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="decoupled; none on biases and norms")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+_WINDOW = 8
+"""Steps among which anchors are sorted by length: few enough that every epoch still mixes anew."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,9 @@ class Sampler:
     """The schedule of a run: every epoch is a permutation of the `anchor` records, each with one record of every other side.
 
     `sizes` says how many records a side has. A step has `accumulate` micro-batches of `batch` anchors; the last step of
-    an epoch may have fewer. The partner of the anchor at place i of epoch e depends on (seed, e, i) alone.
+    an epoch may have fewer. The partner of the anchor at place i of epoch e depends on (seed, e, i) alone. With
+    `lengths` of the anchors, those of like length come into one step, so that less is padded; which ones then depends
+    on batch * accumulate too.
     """
 
     anchor: str
@@ -23,6 +29,7 @@ class Sampler:
     batch: int
     accumulate: int
     seed: int
+    lengths: Sequence[int] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -36,7 +43,7 @@ class Sampler:
     def micro_batches(self, step: int) -> list[dict[str, list[int]]]:
         """Record indices of each side in each micro-batch of step `step` (from 0)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.sizes[self.anchor])
+        order = self._order(epoch)
         stride = self.batch * self.accumulate
         places = range(place * stride, min((place + 1) * stride, len(order)))
         chunks = [places[i : i + self.batch] for i in range(0, len(places), self.batch)]
@@ -47,6 +54,21 @@ class Sampler:
             }
             for chunk in chunks
         ]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The anchors of an epoch in the order of their places."""
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(self.sizes[self.anchor])
+        if self.lengths is None:
+            return order
+        stride = self.batch * self.accumulate
+        window = stride * _WINDOW
+        lengths = np.asarray(self.lengths)
+        alike = [order[i : i + window] for i in range(0, len(order), window)]
+        alike = [part[np.argsort(lengths[part], kind="stable")] for part in alike]
+        steps = [part[i : i + stride] for part in alike for i in range(0, len(part), stride)]
+        whole = [step for step in steps if len(step) == stride]
+        return np.concatenate([*(whole[i] for i in generator.permutation(len(whole))), *steps[len(whole) :]])
 
     def _partner(self, side: str, epoch: int, place: int) -> int:
         generator = np.random.default_rng([self.seed, epoch, place, *side.encode()])

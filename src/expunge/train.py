@@ -78,8 +78,11 @@ class Fit:
             self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = adamw(self.module, s)
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
-        sizes = {side: len(items) for side, items in self.sides.items()}
-        self.sampler = Sampler(self.anchor, sizes, s.per_device_train_batch_size, s.gradient_accumulation_steps, self.seed)
+        sizes: dict[str, int] = {side: len(items) for side, items in self.sides.items()}
+        lengths = [len(item) for item in self.sides[self.anchor]] if s.group_by_length else None
+        self.sampler = Sampler(
+            self.anchor, sizes, s.per_device_train_batch_size, s.gradient_accumulation_steps, self.seed, lengths
+        )
         epochs = math.ceil(s.num_train_epochs * self.sampler.steps_per_epoch)
         self.total = s.max_steps if s.max_steps > 0 else epochs
 
