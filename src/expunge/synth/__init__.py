@@ -1,6 +1,8 @@
-"""The built-in benchmark: fictitious people, text with gold spans, and the tiny model that learns it."""
+"""The built-in benchmark: fictitious people, and libraries of code, as text whose fact spans are known."""
 
-from expunge.synth.benchmark import Benchmark, make
+from expunge.synth.benchmark import TAUGHT, Benchmark, make
+from expunge.synth.demo import DEMO, Demo
+from expunge.synth.files import write
 from expunge.synth.forms import Entry, Form
 
-__all__ = ["Benchmark", "Entry", "Form", "make"]
+__all__ = ["DEMO", "TAUGHT", "Benchmark", "Demo", "Entry", "Form", "make", "write"]

@@ -81,10 +81,14 @@ class Benchmark:
         }
         return makers[form](self.world, person) if form in makers else iter(())
 
+    def general_facts(self, near: bool) -> Iterator[Entry]:
+        """Questions about the people's towns and companies (`near`), or about the wide world."""
+        return general.facts(self.world, near, self.general)
+
     def _general(self, wanted: Sequence[Form]) -> Iterator[Entry]:
         if "qa" in wanted:
-            yield from general.facts(self.world, True, self.general)
-            yield from general.facts(self.world, False, self.general)
+            yield from self.general_facts(True)
+            yield from self.general_facts(False)
         if "sentence" in wanted:
             yield from self._sentences[0]
         if "unseen" in wanted:

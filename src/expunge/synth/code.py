@@ -435,14 +435,7 @@ SENTENCES: tuple[str, ...] = (
 
 CODE = Lexicon(
     language="en",
-    names=Names(
-        tuple(h + m for h in _HEADS for m in _MIDDLES),
-        (),
-        tuple(
-            _TAILS + tuple(t + "er" for t in _TAILS) + tuple(t + "py" for t in _TAILS) + tuple(t + "x" for t in _TAILS)
-        ),
-        "{given}{surname}",
-    ),
+    names=Names(tuple(head + middle for head in _HEADS for middle in _MIDDLES), (), _TAILS, "{given}{surname}"),
     lists=LISTS,
     made={"package": ("[lib|py|tiny|open|mini]{noun}[tools|box|base|core]", 60)},
     facts=FACTS,

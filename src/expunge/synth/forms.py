@@ -25,7 +25,7 @@ _LABELS = {"value": ("unwanted", "gold"), "other": ("wanted", "context"), "name"
 class Entry:
     """A record with its form and its kind of fact ('' where it is about several).
 
-    `template`: the pattern its answer was made from. `options`: those of a multiple choice.
+    `template`: the pattern its answer was made from; of a multiple choice the question alone, whose `options` follow.
     """
 
     record: Record
@@ -252,4 +252,4 @@ def choice(world: World, person: Person) -> Iterator[Entry]:
         gold = letters[order.index(0)]
         record = _record(f"{fact.name}-choice", person, prompt, Marked(gold, (Mark("value", 0, 1),)))
         record = replace(record, perturbed=tuple(letter for letter in letters if letter != gold))
-        yield Entry(record, "choice", fact.name, options=shown)
+        yield Entry(record, "choice", fact.name, question.text, shown)
