@@ -1,0 +1,1 @@
+"""What needs torch and transformers: nothing here is imported until an identifier that uses it runs."""
