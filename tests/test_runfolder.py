@@ -47,7 +47,8 @@ def test_another_run_is_refused_and_named_unless_overwrite(tmp_path: Path) -> No
     assert old.read_log()
     new = runfolder.create(tmp_path / "run", "finetune", recipes.load({"name": "second"}), overwrite=True)
     assert new.manifest["name"] == "second"
-    assert new.read_log() == [] and new.labels == []
+    assert new.read_log() == []
+    assert new.labels == []
     assert (new.path / "notes.txt").read_text() == "mine", "what expunge did not write stays"
 
 
@@ -200,7 +201,7 @@ def test_update_merges_one_level(tmp_path: Path) -> None:
 def test_recording_says_how_the_run_ended(tmp_path: Path) -> None:
     with runfolder.recording(make(tmp_path / "good")):
         pass
-    with pytest.raises(ValueError), runfolder.recording(make(tmp_path / "bad")):
+    with pytest.raises(ValueError, match="NaN"), runfolder.recording(make(tmp_path / "bad")):
         raise ValueError("loss is\nNaN")
     with pytest.raises(Interrupted), runfolder.recording(make(tmp_path / "cut")):
         raise Interrupted("asked to stop")
@@ -223,7 +224,7 @@ def test_missing_and_damaged_files_say_what_there_is(tmp_path: Path) -> None:
         run.read_json("eval/unlearned/metrics.json")
     with pytest.raises(RunFolderError, match="does not exist"):
         runfolder.open(tmp_path / "nowhere")
-    with pytest.raises(RunFolderError, match="has no recipe.yaml"):
+    with pytest.raises(RunFolderError, match=r"has no recipe\.yaml"):
         _ = runfolder.create(tmp_path / "bare", "evaluate").recipe
     (run.path / "manifest.json").write_text('{"format": "expunge-run/9"}')
     with pytest.raises(RunFolderError, match=r"expunge-run/9'; this expunge reads 'expunge-run/1"):

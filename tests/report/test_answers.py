@@ -32,6 +32,12 @@ def test_at_most_forty_questions_are_shown(demo: Path, monkeypatch: pytest.Monke
     assert [question.id[-5:] for question in forget.questions] == ["00000", "00010", "00020", "00029", "00039"]
 
 
+def test_fewer_are_shown_where_all_would_be_too_much(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_CHARACTERS", 40_000)
+    models = collect.columns(collect.views([demo]))
+    assert [len(one.questions) for one in answers.collect(models, styles(models))] == [10, 10]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "pieces"),
     [

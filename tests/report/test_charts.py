@@ -51,6 +51,13 @@ def test_a_long_log_keeps_its_spikes_and_stays_small() -> None:
     assert len(str(chart.svg)) < 8_000
 
 
+def test_many_runs_share_the_points_of_a_few() -> None:
+    runs = [Series(f"run {i}", i, list(range(1000)), [float(j % 7) for j in range(1000)]) for i in range(30)]
+    chart = charts.lines("k", "t", runs, "step")
+    assert chart is not None
+    assert sum(len(told["x"]) for told in chart.data["series"]) <= charts.MAX_POINTS * charts.MANY_LINES
+
+
 def test_shares_are_drawn_from_zero_to_one_unless_they_leave_it() -> None:
     def labels(y: list[float | None]) -> list[str]:
         chart = charts.lines("k", "t", [Series("a", 0, [0.0, 1.0], y)], "step", within=(0.0, 1.0))
@@ -94,7 +101,9 @@ def test_strip_domains() -> None:
 
 
 def test_labels_of_close_points_do_not_cover_each_other() -> None:
-    marks = [(Mark(f"run {i}", f"s{i}", 0.5), Mark(f"run {i}", f"s{i}", 0.5 + i / 1e6)) for i in range(4)]
-    svg = str(charts.scatter("t", "x", "y", marks))
+    marks = [(Mark(f"run {i}", f"s{i}", 0.5), Mark(f"run {i}", f"s{i}", 0.5 + i / 1e6)) for i in range(9)]
+    svg = str(charts.scatter("t", "x", "y", [*marks, (Mark("far", "s0", 0.9), Mark("far", "s0", 0.9))]))
     places = [float(y) for y in re.findall(r'class="name" x="[^"]+" y="([^"]+)"', svg)]
+    assert len(places) >= 3
     assert min(abs(a - b) for i, a in enumerate(places) for b in places[:i]) >= 13
+    assert ">far<" in svg

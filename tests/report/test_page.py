@@ -122,6 +122,13 @@ def test_the_first_screen_says_what_was_to_be_forgotten_and_quotes_none_of_it(ht
     assert not guard.finds(text)
 
 
+def test_many_runs_are_counted_not_listed(tmp_path: Path) -> None:
+    names = ["graddiff", "wga", *(f"sweep-{i}" for i in range(4))]
+    demo = synthetic.demo(tmp_path / "demo", records=5, epochs=1, names=names)
+    html = page.render([demo.path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>6 runs compared</h1>" in html
+
+
 def test_the_page_says_that_it_contains_forget_text(html: str) -> None:
     assert "Contains forget text." in html
     assert '<meta name="expunge-contains-forget-text" content="yes">' in html

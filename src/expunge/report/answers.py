@@ -15,6 +15,7 @@ from expunge.report import words
 from expunge.report.collect import Column
 
 MAX_EACH = 40
+MAX_CHARACTERS = 1_200_000
 _MOST_WORDS = 250
 _SPLIT = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
 _FIRST = ("forget", "neighbour", "neighbor", "retain")
@@ -59,11 +60,18 @@ class DataSet:
 
 
 def collect(models: Sequence[Column], styles: Mapping[str, str]) -> list[DataSet]:
-    """The data sets that any model generated for, forget set first; at most 40 questions of each, evenly spaced."""
+    """The data sets that any model generated for, forget set first.
+
+    At most 40 questions of each, evenly spaced, and fewer where all together would be more than the page can hold.
+    """
     names = {name for model in models for name in model.folder.tables(model.label, "generations")}
     ordered = sorted(names, key=lambda name: (next((i for i, f in enumerate(_FIRST) if name.startswith(f)), 9), name))
-    sets = [_data_set(name, models, styles) for name in ordered]
-    return [one for one in sets if one.questions]
+    count = MAX_EACH
+    while True:
+        sets = [made for name in ordered if (made := _data_set(name, models, styles, count)).questions]
+        if count <= 5 or sum(map(_size, sets)) <= MAX_CHARACTERS:
+            return sets
+        count //= 2
 
 
 def marked(before: str, after: str) -> tuple[Piece, ...]:
@@ -87,14 +95,18 @@ def marked(before: str, after: str) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _data_set(name: str, models: Sequence[Column], styles: Mapping[str, str]) -> DataSet:
+def _size(one: DataSet) -> int:
+    """Characters on the page, the markup of each answer included."""
+    every = (answer for question in one.questions for answer in question.answers)
+    return sum(150 + sum(len(piece.text) + 15 for piece in answer.pieces) for answer in every)
+
+
+def _data_set(name: str, models: Sequence[Column], styles: Mapping[str, str], count: int) -> DataSet:
     tables = [(model, _table(model, name)) for model in models]
     tables = [(model, rows) for model, rows in tables if rows]
     ids = list(dict.fromkeys(key for _, rows in tables for key in rows))
-    shown = (
-        ids if len(ids) <= MAX_EACH else [ids[i] for i in np.linspace(0, len(ids) - 1, MAX_EACH).round().astype(int)]
-    )
-    return DataSet(name, tuple(_question(name, key, tables, styles) for key in shown), len(ids))
+    places = np.unique(np.linspace(0, len(ids) - 1, min(len(ids), count)).round().astype(int))
+    return DataSet(name, tuple(_question(name, ids[i], tables, styles) for i in places), len(ids))
 
 
 def _question(

@@ -166,14 +166,14 @@ def scatter(title: str, x_name: str, y_name: str, marks: Sequence[tuple[Mark, Ma
 
 
 def _name(name: str, x: float, y: float, width: int, taken: list[tuple[float, float]]) -> str:
-    """The label of a point, to the right unless that leaves the chart, moved until it covers no other label."""
+    """The label of a point, right of it unless that leaves the chart; moved, or left out, where it covers others."""
     shown = name if len(name) <= 24 else name[:23] + "…"
     right = x + 12 + 7 * len(shown) < width
-    place = y - 9
-    while any(abs(place - other) < 14 and abs(x - at) < 90 for at, other in taken):
-        place += 14
-    taken.append((x, place))
-    return _text("name", x + (9 if right else -9), place, "start" if right else "end", shown)
+    for place in (y - 9, y + 5, y + 19, y - 23):
+        if all(abs(place - other) >= 14 or abs(x - at) >= 90 for at, other in taken):
+            taken.append((x, place))
+            return _text("name", x + (9 if right else -9), place, "start" if right else "end", shown)
+    return ""
 
 
 def _axes(across: Scale, up: Scale, x_name: str) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from expunge import runfolder
-from expunge.report import answers, collect, compare, curves, facts, sentences, summary, tokenview, words
+from expunge.report import answers, collect, compare, curves, facts, sentences, shell, summary, tokenview, words
 from expunge.report.charts import SERIES_COLOURS
 from expunge.report.collect import Column, View
 
@@ -28,8 +23,6 @@ _SECTIONS = (
     ("settings", "Settings"),
     ("environment", "Environment"),
 )
-
-_LONGEST = 100_000
 
 
 def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) -> Path:
@@ -46,22 +39,22 @@ def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) ->
     context = _context(seen, models, redact)
     target = Path(out).expanduser().resolve()
     with runfolder.replacing(target) as stream:
-        stream.write(_template().render(context).encode("utf-8", "replace"))
+        stream.write(shell.template("page.html.j2").render(context).encode("utf-8", "replace"))
     return target
 
 
 def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> dict[str, Any]:
     styles = _styles(models)
-    css, js = _asset("page.css"), _asset("page.js")
+    css, js = shell.asset("page.css"), shell.asset("page.js")
     tokens = tokenview.pack(seen, [model for model in models if model.role != "run"], redact)
     charts = curves.draw(seen)
     data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in charts}}
     found = {} if redact else answers.collect(models, styles)
     return {
-        "policy": _policy(css, js),
+        "policy": shell.policy(css, js),
         "css": Markup(css),  # nosec B704 - our own file
         "js": Markup(js),  # nosec B704 - our own file
-        "data": _json(data),
+        "data": shell.embedded(data),
         "version": importlib.metadata.version("expunge"),
         "redact": redact,
         "sections": _SECTIONS,
@@ -105,40 +98,3 @@ def _tokens_note(tokens: Mapping[str, Any]) -> str:
         f"{which}{blank}The stronger its colour, the more weight the loss put on a token. Move the slider to see the "
         "probabilities fall; point at a token, or walk with the arrow keys, to read its numbers."
     )
-
-
-def _policy(css: str, js: str) -> str:
-    """Nothing may load and nothing may run but the style and the script of this page, known by their hashes."""
-    style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, js))
-    return (
-        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-
-
-def _json(value: object) -> Markup:
-    """JSON that can stand inside a script element: no character in it can end the element."""
-    text = json.dumps(_visible(runfolder.plain(value)), ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # nosec B704 - escaped above
-
-
-def _visible(value: Any) -> Any:
-    """The same with every string fit to be looked at, however deep it lies: no text can turn its neighbours round."""
-    if isinstance(value, dict):
-        return {_visible(key): _visible(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_visible(item) for item in value]
-    return words.visible(value, _LONGEST) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _asset(name: str) -> str:
-    return (resources.files("expunge.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, finalize=_visible, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("page.html.j2"))

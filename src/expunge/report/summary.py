@@ -15,7 +15,8 @@ from expunge.report.compare import Difference
 from expunge.report.naming import Metric
 
 _ARROWS = {"better": "↑", "worse": "↓"}
-_MANY = 6
+_MANY = 4
+"""More runs than these are counted, not listed."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str,
     """What the template needs for headline, cards, trade-off and table."""
     base = compare.baseline(models)
     return {
-        "title": seen[0].name if len(seen) == 1 else _listed([view.name for view in seen[:_MANY]], len(seen)),
+        "title": f"{len(seen)} runs compared" if len(seen) > _MANY else _joined([view.name for view in seen]),
         "kicker": _kicker(seen),
         "lede": lede(seen),
         "hashes": _hashes(seen),
@@ -105,7 +106,7 @@ def lede(seen: Sequence[View]) -> str:
     if len(seen) == 1 and methods:
         text += f" Method: {methods[0]}."
     elif len(methods) > 1:
-        text += f" {len(seen)} runs, {len(methods)} methods."
+        text += f" Methods: {_joined(methods)}." if len(methods) <= _MANY else f" {len(methods)} methods."
     model = _mapping(first.manifest.get("model")).get("name")
     return f"{text} Model: {model}." if model else text
 
@@ -177,7 +178,11 @@ def _answer(gaps: Mapping[str, Difference | None]) -> str:
     told = [(place, names) for place, names in where.items() if names]
     if len(gaps) == 1:
         return "".join(f"{place.capitalize()}." for place, _ in told)
-    return " ".join(f"{_joined(names)}: {place}." for place, names in told)
+    total = len(gaps)
+    return " ".join(
+        f"{_joined(names) if len(names) <= _MANY else f'{len(names)} of {total} runs'}: {place}."
+        for place, names in told
+    )
 
 
 def _mark(model: Column, name: str, styles: Mapping[str, str]) -> Mark:
@@ -257,10 +262,6 @@ def _count(view: View, split: str) -> int:
 
 def _records(count: int) -> str:
     return f"{count:,} record" + ("" if count == 1 else "s")
-
-
-def _listed(names: Sequence[str], total: int) -> str:
-    return _joined([*names, f"{total - len(names)} more"] if total > len(names) else names)
 
 
 def _joined(parts: Sequence[str]) -> str:
