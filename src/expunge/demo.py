@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge import pipeline, recipe, runfolder, synth
+from expunge import pipeline, recipe, runfolder
 from expunge import progress as progresses
 from expunge.data.load import save
 from expunge.progress import Progress
@@ -71,7 +71,7 @@ def _begin(root: Path, overwrite: bool) -> tuple[RunFolder, bool]:
 
 def _write_data(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    benchmark = synth.make(people=DEMO.people, seed=DEMO.seed, general=DEMO.general)
+    benchmark = DEMO.make()
     for split in ("forget", "retain", "holdout"):
         save(folder / f"{split}.jsonl", benchmark.records(split, ("qa",)))
     save(folder / "general.jsonl", benchmark.records("general", ("qa", "sentence")))
