@@ -11,15 +11,17 @@ from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import runfolder, runs
 from expunge.data.encode import Encoder
+from expunge.data.preflight import Finding
 from expunge.data.records import Record
 from expunge.evals import tofu
 from expunge.evals.judge import Bootstrap
+from expunge.evals.known import unknown_records
 from expunge.lm import LM
 from expunge.progress import Bar, Progress
 from expunge.recipe import Recipe
 from expunge.report import page
 from expunge.runfolder import RunFolder
-from expunge.sides import records_of
+from expunge.sides import records_by_side, records_of
 
 UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
 Sets = Mapping[str, Sequence[Record]]
@@ -132,6 +134,21 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
         )
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
+
+
+def check(recipe: Recipe) -> list[Finding]:
+    """What would spoil the numbers of a recipe: defects of its data, and records that its model does not know.
+
+    The latter needs the model; where the recipe makes its model first, or names none, only the data is looked at.
+    """
+    found = runs.findings(recipe)
+    if recipe.finetune is not None or recipe.model.model_name_or_path is None:
+        return found
+    lm = lms.load(recipe.model, device=lms.device_of(recipe.device))
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    forget = records_by_side(recipe, encoder)["forget"]
+    holdout = records_of(recipe.data.holdout, "holdout")
+    return [*found, *unknown_records(lm, encoder, forget, holdout, token_budget=recipe.evaluation.token_budget)]
 
 
 def sets_of(recipe: Recipe) -> dict[str, list[Record]]:
