@@ -142,7 +142,7 @@ def test_init_writes_a_recipe_that_resolves(mine: Path) -> None:
     for part in (
         "some/model-1B (from the hub)",
         "about 1,000,000,000",
-        "forget.jsonl: 8 records",
+        "forget.jsonl: records 8,",
         "npo",
         "40 (4 an epoch)",
     ):
@@ -200,7 +200,7 @@ def test_shipped_recipes_resolve_and_say_what_they_do(
     shown = call("run", str(file), "--dry-run", *overrides)
     for word in ("model", "parameters", "forget", "loss", "reference", "evaluation", "unlearn", "run folder"):
         assert word in shown
-    assert "unknown here records" not in shown
+    assert "unknown here" not in shown
 
 
 class TestEndings:

@@ -23,7 +23,20 @@ from expunge.recipe import FreshModel, Model, Recipe, Source, Train
 from expunge.sampling import Sampler
 from expunge.terms import Term, build_terms
 
-_TOFU_SIZES = {"forget01": 40, "forget05": 200, "forget10": 400, "retain99": 3960, "retain95": 3800, "retain90": 3600}
+_TOFU_SIZES = {
+    "forget01": 40,
+    "forget05": 200,
+    "forget10": 400,
+    "holdout01": 40,
+    "holdout05": 200,
+    "holdout10": 400,
+    "retain99": 3960,
+    "retain95": 3800,
+    "retain90": 3600,
+    "full": 4000,
+}
+_TOFU_TOKENS = 60
+_PHI = re.compile(r"phi-1[._]5", re.IGNORECASE)
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CHARACTERS_A_TOKEN = 4
 _SAMPLE = 200
@@ -105,7 +118,8 @@ def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
     }
     sides = {name: _side(name, s, split, recipe, tokenizer) for name, (s, split) in sources.items() if s is not None}
     shape = shape_of(recipe.model)
-    speed = measure_speed() if flops_a_second is None else flops_a_second
+    low = recipe.train.bf16 or recipe.model.dtype == "bfloat16"
+    speed = measure_speed(low) if flops_a_second is None else flops_a_second
     reference = any(term.needs.any_reference for term in terms)
     return Plan(
         model=_model_name(recipe.model),
@@ -131,7 +145,8 @@ def shape_of(model: Model) -> Shape:
     if (Path(name) / "config.json").is_file():
         return _local_shape(name)
     found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", name)
-    return Shape(Amount(int(float(found[1]) * 1e9) if found else None, exact=False))
+    guess = float(found[1]) if found else 1.4 if _PHI.search(name) else None
+    return Shape(Amount(None if guess is None else int(guess * 1e9), exact=False))
 
 
 def memory(shape: Shape, dtype: str, train: Train, tokens: int, reference: bool) -> dict[str, int]:
@@ -154,15 +169,15 @@ def memory(shape: Shape, dtype: str, train: Train, tokens: int, reference: bool)
     return sizes
 
 
-def measure_speed(seconds: float = 0.2) -> float:
-    """Floating-point operations a second of this machine's fastest device, in float32 matrix products."""
+def measure_speed(bf16: bool = False, seconds: float = 0.2) -> float:
+    """Floating-point operations a second in matrix products on this machine's fastest device; bfloat16 on GPUs only."""
     import torch
 
     from expunge.lm import device_of
 
     device = device_of("auto")
     size = 2048 if device != "cpu" else 768
-    matrix = torch.ones(size, size, device=device)
+    matrix = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 and device != "cpu" else torch.float32)
     done, began = 0, time.perf_counter()
     while done < 2 or time.perf_counter() - began < seconds:
         float((matrix @ matrix)[0, 0])
@@ -208,7 +223,7 @@ def _side(name: str, source: Source, split: Split, recipe: Recipe, tokenizer: An
         where = f"{source.dataset_name} ({source.dataset_config or 'default'}, {source.dataset_split}), from the hub"
         known = _TOFU_SIZES.get(source.dataset_config or "") if source.dataset_name == "locuslab/TOFU" else None
         rows = None if known is None else max(0, min(known - source.skip, source.limit or known))
-        return SidePlan(name, where, Amount(rows), Amount(None if rows is None else rows * 60, exact=False))
+        return SidePlan(name, where, Amount(rows), Amount(None if rows is None else rows * _TOFU_TOKENS, exact=False))
     records = load.load(source, split)
     if not records:
         raise DataError(f"data.{name}: '{source.path}' has no records")

@@ -123,7 +123,7 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
     facts.add_row("model", escape(plan.model))
     facts.add_row("parameters", str(plan.shape.parameters))
     for name, side in plan.sides.items():
-        facts.add_row(name, escape(f"{side.where}: {side.records} records, {side.tokens} tokens"))
+        facts.add_row(name, escape(f"{side.where}: records {side.records}, tokens {side.tokens}"))
     facts.add_row("loss", escape("\n".join(plan.terms)))
     facts.add_row("reference", "a frozen copy of the model" if plan.needs_reference else "not needed")
     facts.add_row("evaluation", escape(plan.evaluation))
@@ -135,7 +135,8 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
     yield stages
     peak = max(plan.stages, key=lambda stage: sum(stage.memory.values()))
     parts = ", ".join(f"{name} {size(count)}" for name, count in peak.memory.items())
-    yield Text((f"Memory to {peak.name}: {parts}. " if parts else "") + _CAUTION, style="dim")
+    without = "" if "activations" in peak.memory else ", and activations"
+    yield Text((f"Memory to {peak.name}: {parts}{without}. " if parts else "") + _CAUTION, style="dim")
 
 
 def tokens(row: Mapping[str, Any]) -> Iterable[Text]:
