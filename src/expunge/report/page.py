@@ -95,6 +95,6 @@ def _tokens_note(tokens: Mapping[str, Any]) -> str:
     which = f"{count} of {total:,} records, evenly spaced. " if count < total else ""
     blank = "Every token is drawn as the same blank, because the page is redacted. " if tokens["redacted"] else ""
     return (
-        f"{which}{blank}The stronger its colour, the more weight the loss put on a token. Move the slider to see the "
-        "probabilities fall; point at a token, or walk with the arrow keys, to read its numbers."
+        f"{which}{blank}Shaded by the weight that the loss puts on a token, or by its probability or entropy. Move the "
+        "slider through the epochs; point at a token, or walk with the arrow keys, to read its numbers."
     )
