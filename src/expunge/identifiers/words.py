@@ -13,7 +13,7 @@ Segmentation = Literal["words", "whitespace", "characters", "code"]
 
 _BOUNDARY = regex.compile(r"(?V1w)\b")
 _HAS_LETTER = regex.compile(r"[\p{L}\p{N}]")
-_CODE = regex.compile(r"[\p{L}\p{N}\p{M}_]+|\S")
+_CODE = regex.compile(r"[\p{L}\p{N}\p{M}_]+|[^\s\x1c-\x1f]")
 _PLAIN = regex.compile(r"[\p{Latin}\p{Cyrillic}\p{Greek}\p{N}_]+")
 
 
@@ -41,7 +41,7 @@ def _unicode(text: str, offset: int = 0) -> Iterator[Range]:
 
 
 def _whitespace(text: str) -> Iterator[Range]:
-    return (match.span() for match in regex.finditer(r"\S+", text))
+    return (match.span() for match in regex.finditer(r"[^\s\x1c-\x1f]+", text))
 
 
 def _characters(text: str) -> Iterator[Range]:
