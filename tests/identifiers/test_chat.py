@@ -132,7 +132,8 @@ def test_trouble_that_passes_is_waited_out(tmp_path: Path, trouble: Say) -> None
         (Say(wait=1.5), r"after 3 tries: no answer within 0.4 s", 3),
         (Say(status=401, body=error("bad key")), r"HTTP 401: bad key.*key_env", 1),
         (Say(status=404, body=error("no model")), r"model 'm': HTTP 404: no model", 1),
-        (Say(status=400, body=error("context too long")), r"HTTP 400: context too long", 1),
+        (Say(status=400, body=error("bad request")), r"HTTP 400: bad request", 1),
+        (Say(status=400, body=error("maximum context length is 512")), r"Set window \(characters\) to less", 1),
         (Say(status=429, body=error("pay", code="insufficient_quota")), r"HTTP 429: pay", 1),
         (Say(status=302, headers={"Location": "http://127.0.0.1:9/"}, body=""), r"redirects, which is not followed", 1),
         (
@@ -141,7 +142,7 @@ def test_trouble_that_passes_is_waited_out(tmp_path: Path, trouble: Say) -> None
             1,
         ),
     ],
-    ids=["500", "cut", "time-out", "401", "404", "400", "quota", "redirect", "long wait"],
+    ids=["500", "cut", "time-out", "401", "404", "400", "context", "quota", "redirect", "long wait"],
 )
 def test_trouble_that_stays_is_reported(tmp_path: Path, trouble: Say, says: str, requests: int) -> None:
     with serving(lambda n, asked: trouble) as server:

@@ -179,6 +179,8 @@ class Endpoint:
             return _Problem(text, adapt="json")
         if status in (401, 403):
             return _Problem(f"{text}. Check the key: key_env names the environment variable that holds it.")
+        if code == "context_length_exceeded" or re.search(r"context (length|window|size)", said, re.IGNORECASE):
+            return _Problem(f"{text}. Set window (characters) to less, so that long texts are cut into more pieces.")
         again = status in (408, 409, 425, 429) or (status >= 500 and status != 501)
         if code in _FATAL_CODES or not again:
             return _Problem(text)
