@@ -46,19 +46,24 @@ class Step:
         }
 
     def values(self, module: nn.Module, batches: Batches) -> list[TermValue]:
-        """Each term on one micro-batch, unreduced."""
-        return term_values(self.terms, self.forward(module, batches))
+        """Each term on one micro-batch, unreduced; FloatingPointError if the model's numbers are not finite."""
+        forwards = self.forward(module, batches)
+        for side, forward in forwards.items():
+            if not bool(torch.isfinite(forward.policy.logp).all()):
+                raise FloatingPointError(f"the model's log-probabilities of the {side} batch are not finite")
+        return term_values(self.terms, forwards)
 
-    def totals(self, module: nn.Module, micro_batches: Sequence[Batches]) -> list[Tensor]:
+    def totals(self, module: nn.Module, micro_batches: Sequence[Batches], seeds: Sequence[int]) -> list[Tensor]:
         """Each term's denominator over all micro-batches, known before any gradient is.
 
-        Where a count depends on weights that only a forward pass tells, one is made without gradient.
+        Where a count depends on weights that only a forward pass tells, one is made without gradient, with the seed and
+        so the dropout of the one that follows.
         """
         totals: list[Tensor] = [torch.zeros(()) for _ in self.terms]
-        for batches in micro_batches:
+        for batches, seed in zip(micro_batches, seeds, strict=True):
             counts = [t.count_before(batches[t.on]) for t in self.terms]
             if any(count is None for count in counts):
-                with torch.no_grad():
+                with torch.no_grad(), seeded(seed, next(iter(batches.values())).input_ids.device):
                     found = [v.count for v in self.values(module, batches)]
             else:
                 found = [count.sum() for count in counts if count is not None]
@@ -85,7 +90,7 @@ def accumulate(
 
     `seeds[k]` decides what is random inside the model (dropout) in micro-batch k.
     """
-    totals = step.totals(module, micro_batches) if len(micro_batches) > 1 else None
+    totals = step.totals(module, micro_batches, seeds) if len(micro_batches) > 1 else None
     seen: list[TermValue] = []
     means = [0.0] * len(step.terms)
     for batches, seed in zip(micro_batches, seeds, strict=True):
@@ -104,7 +109,10 @@ def accumulate(
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """torch's generators set from `seed` inside the block, and as they were after it."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed devices that nothing restores
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
