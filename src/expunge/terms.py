@@ -58,7 +58,7 @@ class Term:
         scores = self.score(forward, None)
         weights = controlled(self.select, scores, mask, self.control, forward.batch.generator)
         if self.tokens == "unselected":
-            return Weights(*_ones(mask & ~weights.mask), flat=weights.flat)
+            return Weights(*_ones(mask & ~(weights.value > 0)), flat=weights.flat)
         if self.modulate is None:
             return weights
         return Weights(weights.value * self.modulate(forward, None), weights.mask, flat=weights.flat)
@@ -70,9 +70,9 @@ class Term:
             return self.objective.count(self.weights(Forward.before(batch)), batch.mask)
         if self.select.hard or self.tokens == "unselected":
             return None
-        ones, twos = (Weights(value, batch.mask) for value in (batch.mask.float(), 2 * batch.mask.float()))
-        count = self.objective.count(ones, batch.mask)
-        return count if torch.equal(count, self.objective.count(twos, batch.mask)) else None
+        tried = [Weights(factor * batch.mask.float(), batch.mask) for factor in (1.0, 2.0, 0.0)]
+        count, *others = (self.objective.count(weights, batch.mask) for weights in tried)
+        return count if all(torch.equal(count, other) for other in others) else None
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def weight_report(values: Sequence[TermValue]) -> dict[str, Any]:
             continue
         scored = v.batch.mask
         out["scored"] += float(scored.sum())
-        out["selected"] += float(v.weights.mask.sum())
+        out["selected"] += float((v.weights.value > 0).sum())
         out["weight"] += float(v.weights.value.sum())
         gold = v.batch.static.get("gold")
         out["gold"] += float("nan") if gold is None else float(v.weights.value[gold > 0].sum())
         out["flat"] += v.weights.flat
-        out["empty"] += float((scored.any(-1) & ~v.weights.mask.any(-1)).sum())
+        out["empty"] += float((scored.any(-1) & ~(v.weights.value > 0).any(-1)).sum())
     return out
 
 
