@@ -123,6 +123,14 @@ def test_faults_are_named() -> None:
         agreement.common(reading("one", [own], [annotated(own)]), empty, [own])
 
 
+def test_scripts_without_spaces_are_counted_by_character() -> None:
+    own = Record("zh", answer="李明出生于苏州市，1987年。")
+    ranges = agreement.words(own)
+    assert [own.answer[a:b] for a, b in ranges] == [*"李明出生于苏州市", "，1987", "年", "。"]
+    first = reading("first", [own], [annotated(own, span("苏州市", text=own.answer))])
+    assert count(first, first, [own], agreement.words).tolist() == [[3, 0, 0, len(ranges) - 3]]
+
+
 def test_spans_of_the_prompt_do_not_count() -> None:
     own = record()
     assert not mark(own, [Span("prompt", 0, 5)]).any()

@@ -6,7 +6,7 @@ White space is no unit: whether a span holds the space between two of its words 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,9 @@ Call = Literal["unwanted", "not-general"]
 MEASURES = ("precision", "recall", "f1", "jaccard", "kappa")
 IGNORE = -100
 """As core.IGNORE; repeated so that comparing annotations needs no torch."""
-_WORD = re.compile(r"\S+")
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def reading(
 ) -> Reading:
     """The reading of an annotation file, over those of its records that are in `records`.
 
-    `call='not-general'`: the words (between white space) that no span labelled 'general' touches, which is how a list
+    `call='not-general'`: the words that no span labelled 'general' touches, which is how a list
     of general words, such as TIF's masked-LM identifier makes, says what is unwanted. Annotations find their records as
     in `annotations.attach`, with its errors.
     """
@@ -103,10 +105,10 @@ def characters(record: Record) -> Ranges:
 
 
 def words(record: Record) -> Ranges:
-    """What stands between white space.
+    """What stands between white space; in scripts without spaces between words, each character.
 
-    >>> words(Record("r", answer="in Kuwait City."))
-    [(0, 2), (3, 9), (10, 15)]
+    >>> words(Record("r", answer="in Kuwait City. 你好"))
+    [(0, 2), (3, 9), (10, 15), (16, 17), (17, 18)]
     """
     return [match.span() for match in _WORD.finditer(record.body)]
 
@@ -146,8 +148,8 @@ def count(first: Reading, second: Reading, records: Sequence[Record], units: Uni
     """
     rows = []
     for record in records:
-        ranges = units(record)
-        a, b = (np.array(list(_any(r.marked[record.id], ranges)), np.bool_) for r in (first, second))
+        ranges = np.asarray(units(record), np.int64).reshape(-1, 2)
+        a, b = (_any(r.marked[record.id], ranges) for r in (first, second))
         rows.append([(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()])
     return np.asarray(rows, np.int64).reshape(-1, 4)
 
@@ -174,9 +176,9 @@ def measures(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _any(marked: Bools, ranges: Ranges) -> Iterator[bool]:
+def _any(marked: Bools, ranges: NDArray[np.int64]) -> Bools:
     sums = np.concatenate([[0], np.cumsum(marked)])
-    return (bool(sums[end] > sums[start]) for start, end in ranges)
+    return np.asarray(sums[ranges[:, 1]] > sums[ranges[:, 0]])
 
 
 def _divide(upper: NDArray[np.float64], lower: NDArray[np.float64], empty: float = np.nan) -> NDArray[np.float64]:
