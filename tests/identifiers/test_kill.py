@@ -63,3 +63,28 @@ def test_a_kill_in_mid_run_costs_at_most_what_was_under_way(tmp_path: Path, cach
     assert len(texts) <= 12 + 2  # the two that were under way
     assert [len(annotation.spans) for annotation in files.read(out)] == [1] * 12
     assert not progress.exists()
+
+
+def test_an_interrupt_does_not_wait_for_a_slow_server(tmp_path: Path) -> None:
+    out, held = tmp_path / "a.jsonl", True
+
+    def script(number: int, asked: dict[str, Any]) -> Say:
+        while held and number >= 4:
+            time.sleep(0.02)
+        return Say('{"spans": ["florist"]}')
+
+    with serving(script) as server:
+        command = [sys.executable, "-c", RUN, server.url, str(out), "none"]
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            deadline = time.monotonic() + 120
+            while len(server.requests) < 6 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            run.send_signal(signal.SIGINT)
+            _, said = run.communicate(timeout=30)  # the requests under way would take 60 s to time out
+        finally:
+            run.kill()
+            held = False
+    assert "KeyboardInterrupt" in said
+    (progress,) = tmp_path.iterdir()
+    assert progress.read_bytes().count(b"\n") == 4
