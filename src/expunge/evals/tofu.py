@@ -5,10 +5,13 @@ Works for any records in sets named as in `measure`: `forget`, `holdout`, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from expunge.data import load as loader
 from expunge.data.records import Record, Split
@@ -17,7 +20,7 @@ from expunge.evals import peer, table
 from expunge.evals.judge import Bootstrap, Judgement, judge_folder, metrics_from_folder
 from expunge.evals.measure import FORGET, HOLDOUT
 from expunge.recipe import Source
-from expunge.runfolder import RunFolder
+from expunge.runfolder import ITEMS, ITEMS_TABLE, RunFolder
 
 if TYPE_CHECKING:
     from expunge.data.encode import Encoder
@@ -84,7 +87,7 @@ def evaluate(
     settings: Settings | None = None,
     progress: OnProgress | None = None,
 ) -> Judgement:
-    """The judgement of a model on the sets; its tables, metrics.json and absent.json are in eval/LABEL of the run.
+    """The judgement of a model on the sets; its tables, items, metrics and what is absent are in eval/LABEL of the run.
 
     A table whose key (model, token ids, settings) is already there is not made again, so that a second evaluation
     computes nothing and an interrupted one goes on with the set it had not finished. `reference` as in `judge_folder`.
@@ -96,6 +99,7 @@ def evaluate(
     judgement = judge_folder(run.file(f"eval/{label}"), reference, convention=how.convention, bootstrap=how.bootstrap)
     run.write_json(f"eval/{label}/metrics.json", judgement.entries())
     run.write_json(f"eval/{label}/absent.json", judgement.absent)
+    run.write_table(f"eval/{label}/{ITEMS_TABLE}", _items_table(judgement))
     return judgement
 
 
@@ -152,6 +156,17 @@ def write_log(run: RunFolder, label: str, reference: Path | None = None) -> Path
     folder = run.file(f"eval/{label}")
     numbers = metrics_from_folder(folder, reference, convention="openunlearning", resamples=2)
     return peer.write_log(folder, folder / peer.LOG_NAME, numbers)
+
+
+def _items_table(judgement: Judgement) -> pa.Table:
+    """What each mean is the mean of, by record; items for which a metric is not defined are left out."""
+    rows = [
+        {"metric": name, "id": record, "value": value}
+        for name, item in judgement.items.items()
+        for record, value in zip(item.ids, item.averaged.tolist(), strict=True)
+        if not math.isnan(value)
+    ]
+    return pa.Table.from_pylist(rows, schema=ITEMS)
 
 
 def _told(progress: OnProgress | None, what: str) -> Callable[[int, int], None] | None:
