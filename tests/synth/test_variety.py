@@ -62,6 +62,24 @@ def test_a_subject_is_never_judged_by_itself() -> None:
     assert measure(rows).first_word_whole == 0.0
 
 
+def test_rare_words_by_hand() -> None:
+    """Five copies of 'rare' in five groups, each unseen by the others: all facts rarer than every other word."""
+    rows = [
+        sentence(Record(id=str(k), subject=str(k), prompt="who ?", answer=f"who is {w}", spans=(Span("answer", 7, 9),)))
+        for k, w in enumerate(("ax", "by", "cz", "dw", "ev"))
+    ]
+    assert measure(rows).frequency_auc == 1.0
+    common = [
+        sentence(Record(id=str(k), subject=str(k), prompt="q", answer=f"{w} is ax", spans=(Span("answer", 6, 8),)))
+        for k, w in enumerate(("ax", "by", "cz", "dw", "ev"))
+    ]
+    found = measure(common)
+    # The five facts were seen 4, 5, 5, 5, 5 times elsewhere; of the ten other words six were seen 4 times, four never.
+    # Only the first fact ever draws level: six halves of fifty comparisons.
+    assert found.frequency_auc == pytest.approx(3 / 50)
+    assert math.isnan(measure([_same(str(k), "a b") for k in range(5)]).novel_auc)
+
+
 BOUNDS = {"bigram_top1": 0.5, "first_word": 0.5, "first_word_whole": 0.2}
 
 
@@ -72,6 +90,7 @@ def test_neither_a_bigram_model_nor_the_first_word_gives_the_wording_away(kind: 
     found = measure(rows, by_context=True)
     assert {name: getattr(found, name) for name, bound in BOUNDS.items() if getattr(found, name) >= bound} == {}
     assert found.bigram_bits > 2.5
+    assert 0.6 < found.frequency_auc < 0.8
 
 
 def test_tofu_by_the_same_measure(shared: Path) -> None:
@@ -80,7 +99,11 @@ def test_tofu_by_the_same_measure(shared: Path) -> None:
     rows = []
     for k, row in enumerate(map(json.loads, lines)):
         spans = tuple(Span("answer", start, end) for start, end in row["target_spans"])
-        rows.append(sentence(Record(id=str(k), answer=row["answer"], subject=str(k // 20), spans=spans)))
+        rows.append(
+            sentence(Record(id=str(k), prompt=row["question"], answer=row["answer"], subject=str(k // 20), spans=spans))
+        )
     found = measure(rows)
     assert found.bigram_top1 == pytest.approx(0.19, abs=0.02)
     assert found.bigram_bits == pytest.approx(7.9, abs=0.2)
+    assert found.frequency_auc == pytest.approx(0.67, abs=0.02)
+    assert found.novel_auc == pytest.approx(0.70, abs=0.02)

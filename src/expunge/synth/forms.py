@@ -191,7 +191,7 @@ class _Pair:
         fixed = fill(
             choose(dice.pick(self.known.clauses), dice, lists, self.other.gender), _slots(self.other, self.value)
         )
-        fixed = Marked(fixed.text, tuple(replace(m, slot="other") for m in fixed.marks if m.slot == "value"))
+        fixed = Marked(fixed.text, tuple(m._replace(slot="other") for m in fixed.marks if m.slot == "value"))
         leads = dice.below(2) == 0
         pair = choose(pattern, dice, lists, self.other.gender if leads else self.person.gender)
         out = []

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -46,8 +46,7 @@ class Dice:
         return out
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """Characters `start:end` of a text that came from the slot `slot`."""
 
     slot: str
@@ -55,22 +54,11 @@ class Mark:
     end: int
 
 
-@dataclass(frozen=True)
-class Marked:
+class Marked(NamedTuple):
     """A text and the places of its slots, outer ones before the ones inside them."""
 
     text: str
     marks: tuple[Mark, ...] = ()
-
-    def part(self, slot: str) -> Marked:
-        """The text of the first mark of `slot`, with the marks inside it moved accordingly."""
-        outer = next(mark for mark in self.marks if mark.slot == slot)
-        inside = tuple(
-            Mark(m.slot, m.start - outer.start, m.end - outer.start)
-            for m in self.marks
-            if m is not outer and outer.start <= m.start and m.end <= outer.end
-        )
-        return Marked(self.text[outer.start : outer.end], inside)
 
     def ranges(self, slot: str) -> tuple[tuple[int, int], ...]:
         """Start and end of every mark of `slot`."""

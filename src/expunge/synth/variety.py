@@ -23,9 +23,9 @@ _FOLDS = 5
 class Sentence:
     """An answer as words; `structure[i]`: the i-th is a word outside every span, without capitals.
 
-    `group` is left out of training together; `context` is what the rules may know beside the words (the kind of fact);
-    `template` names the pattern that the answer was made from, where that is known; `opening` is the first word in
-    lower case, or "_" where it belongs to a span.
+    `gold[i]`: it belongs to an unwanted span; `asked[i]`: it stands in the question too. `group` is left out of
+    training together; `context` is what the rules may know beside the words (the kind of fact); `template` names the
+    pattern that the answer was made from, where known; `opening` is the first word in lower case, or "_" if in a span.
     """
 
     words: tuple[str, ...]
@@ -34,6 +34,8 @@ class Sentence:
     context: str = ""
     template: str = ""
     opening: str = ""
+    gold: tuple[bool, ...] = ()
+    asked: tuple[bool, ...] = ()
 
     @property
     def skeleton(self) -> tuple[str, ...]:
@@ -48,7 +50,9 @@ class Variety:
     `bigram_top1`, `bigram_bits`: structure words that are the likeliest after the word before, and their mean
     surprise. `first_word`: answers whose template is the commonest one after their first word (and of their kind of
     fact); `no_word`: the same without knowing the first word. `first_word_whole`: answers whose whole wording around
-    the facts the first word tells. `skeletons`: different whole wordings per answer.
+    the facts the first word tells. `skeletons`: different whole wordings per answer. `frequency_auc`: how well rare
+    words tell the words of the facts from all others (0.5 is chance), and `novel_auc`, rare words that the question
+    does not contain: what any cleverer score has to beat; NaN without spans.
     """
 
     answers: int
@@ -60,22 +64,28 @@ class Variety:
     no_word: float
     first_word_whole: float
     skeletons: float
+    frequency_auc: float
+    novel_auc: float
 
 
 def sentence(record: Record, context: str = "", template: str = "") -> Sentence:
     """The answer (or text) of a record as words, with its spans as non-structure."""
     field = "text" if record.text else "answer"
-    taken = [(span.start, span.end) for span in record.spans if span.field == field]
+    spans = [span for span in record.spans if span.field == field]
+    question = {word.lower() for word in _WORD.findall(record.prompt)}
     words: list[str] = []
     structure: list[bool] = []
+    gold: list[bool] = []
     opening = ""
     for match in _WORD.finditer(record.text or record.answer):
-        inside = any(start < match.end() and match.start() < end for start, end in taken)
-        opening = opening or ("_" if inside else match.group().lower())
-        words.append(match.group())
+        labels = {span.label for span in spans if span.start < match.end() and match.start() < span.end}
         word = match.group()
-        structure.append(not inside and word.isalpha() and word == word.lower())
-    return Sentence(tuple(words), tuple(structure), record.subject, context, template, opening)
+        opening = opening or ("_" if labels else word.lower())
+        words.append(word)
+        structure.append(not labels and word.isalpha() and word == word.lower())
+        gold.append("unwanted" in labels)
+    asked = tuple(word.lower() in question for word in words)
+    return Sentence(tuple(words), tuple(structure), record.subject, context, template, opening, tuple(gold), asked)
 
 
 def measure(sentences: Sequence[Sentence], by_context: bool = False) -> Variety:
@@ -84,6 +94,7 @@ def measure(sentences: Sequence[Sentence], by_context: bool = False) -> Variety:
     groups = {group: k % _FOLDS for k, group in enumerate(dict.fromkeys(s.group for s in sentences))}
     hits = bits = counted = 0.0
     rules = [0, 0, 0]
+    ranked: list[tuple[float, float, bool]] = []
     for fold in range(_FOLDS):
         seen = [s for s in sentences if groups[s.group] != fold]
         unseen = [s for s in sentences if groups[s.group] == fold]
@@ -91,6 +102,7 @@ def measure(sentences: Sequence[Sentence], by_context: bool = False) -> Variety:
         hits, bits, counted = hits + hit, bits + bit, counted + n
         for k, (first, whole) in enumerate(((True, False), (False, False), (True, True))):
             rules[k] += _agree(seen, unseen, first, whole)
+        ranked += _surprise(seen, unseen)
     total, words = len(sentences), sum(len(s.words) for s in sentences)
     return Variety(
         answers=total,
@@ -102,6 +114,8 @@ def measure(sentences: Sequence[Sentence], by_context: bool = False) -> Variety:
         no_word=rules[1] / total,
         first_word_whole=rules[2] / total,
         skeletons=len({s.skeleton for s in sentences}) / total,
+        frequency_auc=_auc((rare, gold) for rare, _, gold in ranked),
+        novel_auc=_auc((new, gold) for _, new, gold in ranked),
     )
 
 
@@ -153,3 +167,27 @@ def _agree(seen: Sequence[Sentence], unseen: Sequence[Sentence], first: bool, wh
 def _likeliest(counts: Counter[str]) -> str:
     """The commonest item; the first in alphabetical order among equals."""
     return min(counts, key=lambda item: (-counts[item], item))
+
+
+def _surprise(seen: Sequence[Sentence], unseen: Sequence[Sentence]) -> list[tuple[float, float, bool]]:
+    """Of every word of `unseen`: how rare it is in `seen`, the same but 0 if it was asked, and whether it is gold."""
+    counts = Counter(word.lower() for item in seen for word in item.words)
+    return [
+        (rare := -float(counts[word.lower()]), -math.inf if asked else rare, gold)
+        for item in unseen
+        for word, gold, asked in zip(item.words, item.gold, item.asked, strict=True)
+        if word[0].isalnum()
+    ]
+
+
+def _auc(scored: Iterable[tuple[float, bool]]) -> float:
+    """P(a gold word scores higher than another), ties half: the area under the ROC curve."""
+    blocks: defaultdict[float, list[int]] = defaultdict(lambda: [0, 0])
+    for score, gold in scored:
+        blocks[score][gold] += 1
+    below = hits = golds = 0.0
+    for score in sorted(blocks):
+        others, gold_here = blocks[score]
+        hits += gold_here * (below + others / 2)
+        below, golds = below + others, golds + gold_here
+    return hits / (golds * below) if golds and below else math.nan
