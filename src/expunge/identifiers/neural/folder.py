@@ -1,4 +1,4 @@
-"""Models and tokenizers by hub name or folder, and what tells one from another."""
+"""Models and tokenizers by folder, or by hub name with its revision after an @, and what tells one from another."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ def identity(name: str) -> str:
             if file.suffix in _KINDS and file.name != NOTES:
                 digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
         return digest.hexdigest()[:16]
+    place, revision = _place(name)
     with told(name):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     return str(getattr(config, "_commit_hash", None) or name)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a name or folder; ModelError if it cannot say which characters a token came from."""
+    place, revision = _place(name)
     with told(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_place(name), trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            place, revision=revision, trust_remote_code=False
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer of '{name}' gives no character offsets; take a model with a fast tokenizer.")
     return tokenizer
@@ -46,8 +50,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def load_model(auto: Any, name: str, device: str, **settings: Any) -> Any:
     """The model of a name or folder as the class `auto` makes it, in evaluation mode; pickle files are refused."""
+    place, revision = _place(name)
     with told(name):
-        model = auto.from_pretrained(_place(name), trust_remote_code=False, use_safetensors=True, **settings)
+        model = auto.from_pretrained(
+            place, revision=revision, trust_remote_code=False, use_safetensors=True, **settings
+        )
     return model.to(device).eval()
 
 
@@ -77,6 +84,10 @@ def told(name: str) -> Iterator[None]:
         ) from None
 
 
-def _place(name: str) -> str:
+def _place(name: str) -> tuple[str, str | None]:
+    """(a folder, None), or the hub's name and the revision that stands after an @."""
     folder = Path(name).expanduser()
-    return str(folder) if folder.is_dir() else name
+    if folder.is_dir():
+        return str(folder), None
+    place, _, revision = name.partition("@")
+    return place, revision or None
