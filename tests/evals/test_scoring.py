@@ -14,7 +14,7 @@ from expunge.core import IGNORE
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.errors import DataError
-from expunge.evals import metrics, scoring, table
+from expunge.evals import metrics, scoring, table, trees
 from tests.evals import naive, tiny
 
 
@@ -79,6 +79,30 @@ def test_batches_change_nothing(encoder: Encoder, scores: pa.Table, budget: int)
         ours, theirs = (np.concatenate(t.column(name).to_pylist()) for t in (scores, other))
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
     assert scores.column("top1").equals(other.column("top1"))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_reading_the_prompt_once_changes_nothing(encoder: Encoder, scores: pa.Table, share: bool) -> None:
+    other = scoring.score(tiny.small_lm(), encoder, tiny.records(), share_prompts=share)
+    for name in ("logp", "entropy", "second_moment", "lse", "label_logit"):
+        ours, theirs = (np.concatenate(t.column(name).to_pylist()) for t in (scores, other))
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+    assert scores.drop_columns(other.column_names[9:14]).equals(other.drop_columns(other.column_names[9:14]))
+
+
+def test_a_branch_that_saw_another_would_be_noticed(
+    encoder: Encoder, scores: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaking(branch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return real(torch.zeros_like(branch), dtype)
+
+    real = trees._mask
+    monkeypatch.setattr(trees, "_mask", leaking)
+    forced = scoring.score(tiny.small_lm(), encoder, tiny.records(), share_prompts=True)
+    assert forced.column("logp") != scores.column("logp")
+    by_itself = scoring.score(tiny.small_lm(), encoder, tiny.records())
+    apart = scoring.score(tiny.small_lm(), encoder, tiny.records(), share_prompts=False)
+    assert by_itself.equals(apart)
 
 
 def test_the_order_of_records_changes_nothing(encoder: Encoder, scores: pa.Table) -> None:

@@ -6,23 +6,29 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from expunge.core import IGNORE, Batch, Needs, TokenStats
+from expunge.core import IGNORE, Needs
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.errors import DataError
+from expunge.evals import trees
 from expunge.evals.table import SCORES
-from expunge.lm import LM, Scored
+from expunge.evals.trees import Tree
+from expunge.fused import Rows, token_stats
+from expunge.lm import LM, backbone_of, head_of
 
 NEEDS = Needs(second_moment=True, entropy=frozenset({1.0}))
 _NUMBERS = ("logp", "label_logit", "lse", "entropy", "second_moment")
 VARIANTS = ("answer", "paraphrase", "perturbed")
+Numbers = npt.NDArray[np.float32]
+"""(statistics, scored tokens): the rows are `_NUMBERS` and then the arg max as 0 or 1."""
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
@@ -69,36 +75,85 @@ def score(
     variants: Sequence[str] = VARIANTS,
     *,
     token_budget: int = 2048,
+    share_prompts: bool | None = None,
     progress: Progress | None = None,
 ) -> pa.Table:
-    """The score table of a model on the records: one forward pass for each (record, variant)."""
-    return score_items(lm, items(encoder, records, variants), token_budget=token_budget, progress=progress)
+    """The score table of a model on the records: every (record, variant) passes through it once."""
+    rows = items(encoder, records, variants)
+    return score_items(lm, rows, token_budget=token_budget, share_prompts=share_prompts, progress=progress)
 
 
 def score_items(
-    lm: LM, rows: Sequence[Item], *, token_budget: int = 2048, progress: Progress | None = None
+    lm: LM,
+    rows: Sequence[Item],
+    *,
+    token_budget: int = 2048,
+    share_prompts: bool | None = None,
+    progress: Progress | None = None,
 ) -> pa.Table:
     """The score table of rows that are encoded already.
 
     Batches hold rows of like length and at most `token_budget` tokens, padding included (a longer row goes alone); the
-    vocabulary head runs on scored positions only. In float32 the result does not depend on the batches; in bfloat16
-    it does, within rounding. Dropout is off during the pass, and the training mode is as before afterwards.
+    vocabulary head runs on scored positions only. `share_prompts`: answers to one prompt are read in one row, with the
+    prompt once; by default where the model's attention allows it and a comparison on one of the rows confirms it.
+    In float32 the result does not depend on any of this; in bfloat16 it does, within rounding. Dropout is off during
+    the pass, and the training mode is as before afterwards.
     """
-    stats = [np.zeros((len(_NUMBERS) + 1, row.encoded.scored), np.float32) for row in rows]
-    todo = [index for index, row in enumerate(rows) if row.encoded.scored]
+    encoded = [row.encoded for row in rows]
+    stats = [np.zeros((len(_NUMBERS) + 1, item.scored), np.float32) for item in encoded]
+    todo = [index for index, item in enumerate(encoded) if item.scored]
     done = len(rows) - len(todo)
-    scored = Scored(lm.model)
     with inference(lm):
-        for batch in budgeted([len(row.encoded) for row in rows], todo, token_budget):
-            packed = collate([rows[index].encoded for index in batch], lm.pad_id).to(lm.device)
-            flat = _flat(scored(packed, NEEDS), packed)
-            ends = np.cumsum([rows[index].encoded.scored for index in batch])
-            for index, part in zip(batch, np.split(flat, ends[:-1], axis=1), strict=True):
+        shared, alone = _divide(lm, rows, todo, share_prompts)
+        work: list[tuple[Sequence[int], Callable[[], Numbers]]] = []
+        for batch in budgeted([tree.length for tree in shared], range(len(shared)), token_budget):
+            group = [shared[place] for place in batch]
+            members = [index for tree in group for index in tree.members]
+            work.append((members, partial(_in_trees, lm, encoded, group)))
+        for batch in budgeted([len(item) for item in encoded], alone, token_budget):
+            work.append((batch, partial(_padded, lm, encoded, batch)))
+        for answered, numbers in work:
+            ends = np.cumsum([encoded[index].scored for index in answered])
+            for index, part in zip(answered, np.split(numbers(), ends[:-1], axis=1), strict=True):
                 stats[index][:] = part
-            done += len(batch)
+            done += len(answered)
             if progress is not None:
                 progress(done, len(rows))
     return _table(lm, rows, stats)
+
+
+def _divide(
+    lm: LM, rows: Sequence[Item], todo: Sequence[int], share_prompts: bool | None
+) -> tuple[list[Tree], list[int]]:
+    """What is read in rows of several answers, and what is read by itself."""
+    if share_prompts is False or (share_prompts is None and not trees.usable(lm)):
+        return [], list(todo)
+    encoded = [row.encoded for row in rows]
+    planned = trees.plan(encoded, [row.record.id for row in rows], todo)
+    shared = [tree for tree in planned if len(tree.members) > 1]
+    if shared and share_prompts is None and not _agree(lm, encoded, min(shared, key=lambda tree: tree.length)):
+        return [], list(todo)
+    return shared, [index for tree in planned if len(tree.members) == 1 for index in tree.members]
+
+
+def _agree(lm: LM, encoded: Sequence[Encoded], tree: Tree) -> bool:
+    """True if a row of several answers gives the log-probabilities that its answers have one by one."""
+    together, apart = (numbers[0] for numbers in (_in_trees(lm, encoded, [tree]), _padded(lm, encoded, tree.members)))
+    tolerance = 1e-4 if lm.model.dtype == torch.float32 else 0.1
+    return bool(np.allclose(together, apart, rtol=tolerance, atol=tolerance))
+
+
+def _in_trees(lm: LM, encoded: Sequence[Encoded], group: Sequence[Tree]) -> Numbers:
+    states, targets = trees.hidden(lm, encoded, group)
+    return _numbers(token_stats(states, head_of(lm.model), targets, NEEDS))
+
+
+def _padded(lm: LM, encoded: Sequence[Encoded], batch: Sequence[int]) -> Numbers:
+    packed = collate([encoded[index] for index in batch], lm.pad_id).to(lm.device)
+    states = backbone_of(lm.model)(
+        input_ids=packed.input_ids, attention_mask=packed.attention_mask.long(), use_cache=False
+    ).last_hidden_state
+    return _numbers(token_stats(states[packed.mask], head_of(lm.model), packed.targets[packed.mask], NEEDS))
 
 
 def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) -> Iterator[list[int]]:
@@ -140,15 +195,14 @@ def _texts(record: Record, variants: Sequence[str]) -> Iterator[tuple[str, str]]
             raise DataError(f"unknown variant '{variant}' of an answer. There are: {', '.join(VARIANTS)}.")
 
 
-def _flat(stats: TokenStats, batch: Batch) -> npt.NDArray[np.float32]:
-    """(statistics, scored tokens) of a batch, row after row."""
+def _numbers(stats: Rows) -> Numbers:
     assert stats.second_moment is not None
-    columns = (stats.logp, stats.label_logit, stats.lse, stats.entropy[1.0], stats.second_moment, stats.top1.float())
-    flat: npt.NDArray[np.float32] = torch.stack([column[batch.mask].float() for column in columns]).cpu().numpy()
+    columns = (stats.logp, stats.label_logit, stats.lse, stats.entropy[1.0], stats.second_moment, stats.top1)
+    flat: Numbers = torch.stack([column.float() for column in columns]).cpu().numpy()
     return flat
 
 
-def _table(lm: LM, rows: Sequence[Item], stats: Sequence[npt.NDArray[np.float32]]) -> pa.Table:
+def _table(lm: LM, rows: Sequence[Item], stats: Sequence[Numbers]) -> pa.Table:
     bounds = pa.array(np.cumsum([0, *(part.shape[1] for part in stats)]).astype(np.int32))
     flat = np.concatenate([np.zeros((len(_NUMBERS) + 1, 0), np.float32), *stats], axis=1)
     ranges = [row.encoded.offsets[row.mask] for row in rows]
