@@ -67,6 +67,21 @@ def test_everything_is_inside_the_picture(demo: Path, tmp_path: Path) -> None:
         assert 0 <= y <= y + h <= height + 1
 
 
+def test_words_are_not_torn_at_the_end_of_a_line(tmp_path: Path) -> None:
+    tokens = tuple(token for _ in range(30) for token in (" dump", "l", "ings", ","))
+    gold = tuple(i % 4 < 3 for i in range(len(tokens)))
+    root = ElementTree.parse(
+        heat.picture([heat.Row("a", "b", tokens, (0.5,) * 120, gold)], tmp_path / "p.svg")
+    ).getroot()
+    boxes = [node for node in root.iter(f"{SVG}rect") if node.get("class") in ("h", "gold")]
+    assert max(float(n.get("x") or 0) + float(n.get("width") or 0) for n in boxes) <= 880 - 28
+    words = [node for node in root.iter(f"{SVG}text") if (node.get("class") or "").startswith("w")]
+    lines: dict[str, list[str]] = {}
+    for node in words:
+        lines.setdefault(node.get("y") or "", []).append(node.text or "")
+    assert all(line[0] == "dump" and line[-1] == "," for line in lines.values())
+
+
 def test_a_long_sentence_wraps_and_text_is_escaped(tmp_path: Path) -> None:
     tokens = tuple(f" <w{i}&" for i in range(60))
     line = heat.Row("<b>", "&", tokens, (0.5,) * 60, (False,) * 60)

@@ -122,6 +122,14 @@ def test_the_first_screen_says_what_was_to_be_forgotten_and_quotes_none_of_it(ht
     assert not guard.finds(text)
 
 
+def test_a_models_folder_is_named_not_spelt_out(tmp_path: Path) -> None:
+    for name, told in (("/home/me/runs/target/model", "target"), ("/models/tiny", "tiny"), ("org/tiny", "org/tiny")):
+        run = runfolder.create(tmp_path / "run", "unlearn", overwrite=True)
+        run.update(model={"name": name})
+        html = page.render([run.path], tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"Model: {told}." in html
+
+
 def test_many_runs_are_counted_not_listed(tmp_path: Path) -> None:
     names = ["graddiff", "wga", *(f"sweep-{i}" for i in range(4))]
     demo = synthetic.demo(tmp_path / "demo", records=5, epochs=1, names=names)

@@ -132,8 +132,9 @@ def picture(lines: Sequence[Row], out: str | Path, prompt: str = "") -> Path:
 
 
 def _worth(one: Sentence) -> float:
+    """How much its gold tokens were forgotten; a short sentence goes before a long one that was forgotten alike."""
     fits = 8 <= len(one.tokens) <= 36 and np.isfinite(one.forgotten)
-    return one.forgotten if fits else -2.0
+    return one.forgotten - len(one.tokens) / 200 if fits else -2.0
 
 
 def _row(row: Row, top: float) -> tuple[str, float]:
@@ -142,7 +143,7 @@ def _row(row: Row, top: float) -> tuple[str, float]:
     for place, (token, heat, gold) in enumerate(zip(row.tokens, row.heat, row.gold, strict=True)):
         bare = token.lstrip(" ")
         width, gap = _width(bare), _width(token) - _width(bare)
-        if x + gap + width > _WIDTH - _MARGIN and token.startswith(" "):
+        if gap and x + gap + _word_width(row.tokens[place:]) > _WIDTH - _MARGIN:
             x, y, gap = float(_MARGIN + _LABEL), y + _LEADING, 0.0
         inner = gold and place > 0 and row.gold[place - 1] and gap > 0
         boxes.append(_box(x if inner else x + gap, y, width + (gap if inner else 0), heat))
@@ -171,6 +172,12 @@ def _word(text: str, x: float, y: float, width: float, heat: float) -> str:
     css = "w on" if heat >= 0.8 else "w"
     fit = f'textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs"'
     return f'<text class="{css}" x="{x:.1f}" y="{y + 21:.1f}" {fit}>{escape(text)}</text>' if text else ""
+
+
+def _word_width(tokens: Sequence[str]) -> float:
+    """The width of the first token and of all that follow it without a space, outlines included."""
+    last = next((i for i, token in enumerate(tokens) if i and token.startswith(" ")), len(tokens))
+    return _width("".join(tokens[:last]).lstrip(" ")) + 10
 
 
 def _width(text: str) -> float:

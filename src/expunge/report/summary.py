@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup
@@ -108,7 +109,15 @@ def lede(seen: Sequence[View]) -> str:
     elif len(methods) > 1:
         text += f" Methods: {_joined(methods)}." if len(methods) <= _MANY else f" {len(methods)} methods."
     model = _mapping(first.manifest.get("model")).get("name")
-    return f"{text} Model: {model}." if model else text
+    return f"{text} Model: {_short(str(model))}." if model else text
+
+
+def _short(model: str) -> str:
+    """A hub name as it is; of a folder its own name, or its run's if it is a run's model/."""
+    folder = PurePath(model)
+    if not folder.is_absolute():
+        return model
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def card(
