@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 OPTIONS = {
+    "annotate": {"--with", "--out", "--set", "--plugin", "--yes", "--overwrite"},
     "check": set(),
     "demo": {"--out", "--overwrite"},
     "env": set(),
@@ -244,6 +245,20 @@ def test_score_shows_tokens_and_writes_all_of_them(mine: Path, shared: Path) -> 
     table = pq.read_table("scores.parquet")
     assert table.num_rows == 8
     assert "weight" in table.column_names
+
+
+def test_annotate_marks_phrases_and_a_recipe_reads_them(mine: Path) -> None:
+    (mine / "secrets.txt").write_text("Rome\n", encoding="utf-8")
+    shown = call("annotate", "forget.jsonl", "--with", "phrases:file=secrets.txt", "--out", "spans.jsonl")
+    assert "8; 0 records without one" in shown
+    from expunge import sides
+    from expunge.recipe import Source
+
+    records = sides.records_of(Source(path="forget.jsonl", annotations="spans.jsonl"), "forget")
+    assert [r.answer[s.start : s.end] for r in records for s in r.spans] == ["Rome"] * 8
+    assert "unknown identifier 'phrase'. Did you mean: phrases" in call(
+        "annotate", "forget.jsonl", "--with", "phrase:file=x", code=2
+    )
 
 
 def test_check_finds_what_is_in_both_sets(mine: Path, shared: Path) -> None:

@@ -166,10 +166,11 @@ def score(
     import pyarrow.parquet as pq
 
     from expunge import runs, terminal
+    from expunge.sides import records_of
 
     terms = [] if scorer is None else [f"method={{terms: [{{objective: ga, score: '{scorer}', select: '{select}'}}]}}"]
     resolved = _resolve(recipe, [*(overrides or ()), *terms], False, "run")
-    forget = runs.records_of(resolved.data.forget, "forget")
+    forget = records_of(resolved.data.forget, "forget")
     table = runs.score_tokens(resolved, _target(resolved), forget if out is not None else forget[:records])
     for row in table.slice(0, records).to_pylist():
         _print(*terminal.tokens(row))
@@ -287,6 +288,38 @@ def init(
     typer.echo(f"Wrote {out}. Look: expunge run {out} --dry-run. Run: expunge run {out}")
 
 
+@app.command(rich_help_panel="Prepare")
+def annotate(
+    records: Annotated[str, typer.Argument(help="File with the records.", show_default=False)],
+    identifier: Annotated[str, typer.Option("--with", help="Identifier, such as phrases:file=F.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The annotation file that is written.")] = Path("spans.jsonl"),
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting key=value, taken as it is.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="Python file with your own identifiers.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Send texts to the identifier's service without asking.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an annotation made otherwise.")] = False,
+) -> None:
+    """Mark which words of the records carry the unwanted information. Goes on where it was stopped."""
+    from expunge import identifiers, progress, terminal
+    from expunge.data.load import load
+    from expunge.recipe import Source
+
+    _plugins(plugin)
+    marker = identifiers.build(identifier, settings or ())
+    found = load(Source(path=records), "forget")
+    estimate = marker.estimate(found)
+    agreed = estimate is None or yes or typer.confirm(f"{estimate}. Send them?")
+    with progress.automatic().stage("Annotate") as bar:
+        made = identifiers.annotate(
+            found,
+            marker,
+            out,
+            progress=lambda done, total: bar(done, total),
+            confirm=lambda _: agreed,
+            overwrite=overwrite,
+        )
+    _print(terminal.annotated(made))
+
+
 @app.command(context_settings=_OPEN, rich_help_panel="Prepare")
 def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Say what a recipe loads and trains: records, tokens, steps, memory and time, before anything is loaded."""
@@ -296,9 +329,9 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
 @app.command(context_settings=_OPEN, rich_help_panel="Prepare")
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Look for what would spoil the numbers: overlaps, truncation, records without a scored token."""
-    from expunge import runs, terminal
+    from expunge import pipeline, terminal
 
-    findings = runs.findings(_resolve(recipe, overrides, False, "finetune"))
+    findings = pipeline.check(_resolve(recipe, overrides, False, "finetune"))
     _print(*terminal.findings(findings))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(USER_ERROR)

@@ -19,9 +19,11 @@ from expunge.report import heat
 
 if TYPE_CHECKING:
     from expunge.data.preflight import Finding
+    from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
 
 
+_SHOWN = 5
 _CAUTION = "Memory and time are first estimates; the time is that of training alone."
 
 
@@ -154,6 +156,22 @@ def findings(found: Sequence[Finding]) -> Iterable[Text]:
         yield Text(f"{finding.severity}: ", style=style).append(str(finding), style="default not bold")
     if not found:
         yield Text("Nothing found that would spoil the numbers.")
+
+
+def annotated(made: Summary) -> Table:
+    """What a run of `annotate` did, and the first phrases that are not in the text."""
+    facts: dict[str, Any] = {
+        "annotation": made.path,
+        "records": f"{made.records}, of {made.texts} different texts",
+        "texts": f"{made.new} new, {made.resumed} from an earlier run, {made.kept} kept as they were",
+        "spans": f"{made.spans}; {made.without} records without one",
+        "unwanted": f"{made.share:.1%} of the characters",
+        **made.counts,
+    }
+    if made.missing:
+        shown = "; ".join(f"{record}: {phrase}" for record, phrase in made.missing[:_SHOWN])
+        facts["not in the text"] = shown + ("; ..." if len(made.missing) > _SHOWN else "")
+    return pairs(facts)
 
 
 def pairs(facts: Mapping[str, Any]) -> Table:
