@@ -72,6 +72,7 @@ def train_masked_lm(
     tokenizer = fit_tokenizer(kept, shape)
     pieces = _pieces(tokenizer, kept, shape.length - 2)
     model = _fresh(shape, len(tokenizer), seed)
+    _know_frequencies(model, pieces)
     history = _fit(model, pieces, _word_begins(tokenizer), schedule, seed, on_step)
     notes = {"shape": asdict(shape), "schedule": asdict(schedule), "seed": seed, "texts": len(kept),
              "tokens": sum(map(len, pieces)), "parameters": model.num_parameters(), **history}  # fmt: skip
@@ -142,6 +143,14 @@ def _fresh(shape: Shape, vocabulary: int, seed: int) -> RobertaForMaskedLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return RobertaForMaskedLM(config)
+
+
+def _know_frequencies(model: RobertaForMaskedLM, pieces: Sequence[NDArray[np.int32]]) -> None:
+    """Sets the bias of the head to the log frequency of each token, which training would otherwise learn first."""
+    bias = model.lm_head.bias
+    counts = np.bincount(np.concatenate(list(pieces)), minlength=len(bias)) + 1.0
+    with torch.no_grad():
+        bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
 
 def _fit(
