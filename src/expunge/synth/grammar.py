@@ -21,7 +21,7 @@ class Dice:
     """Draws that depend on the key alone: the same on every platform and Python version.
 
     >>> Dice("seed", 7).order(5)
-    [2, 0, 1, 4, 3]
+    [0, 2, 4, 1, 3]
     """
 
     def __init__(self, *key: str | int) -> None:
