@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 OPTIONS = {
+    "annotations": set(),
     "annotate": {"--with", "--out", "--set", "--plugin", "--yes", "--overwrite"},
     "check": set(),
     "demo": {"--out", "--overwrite"},
@@ -259,6 +260,28 @@ def test_annotate_marks_phrases_and_a_recipe_reads_them(mine: Path) -> None:
     assert "unknown identifier 'phrase'. Did you mean: phrases" in call(
         "annotate", "forget.jsonl", "--with", "phrase:file=x", code=2
     )
+
+
+def test_annotations_are_compared_and_shown(shared: Path, tmp_path: Path) -> None:
+    file = str(shared / "data" / "tofu" / "forget01_annotated.jsonl")
+    shown = call("annotations", "compare", file, "--resamples", "50")
+    for part in (
+        "forget01_annotated (unwanted) held against forget01_annotated (not-general)",
+        "jaccard",
+        "word",
+        "40 records",
+    ):
+        assert part in shown
+    page = tmp_path / "page.html"
+    call("annotations", "inspect", file, "--out", str(page))
+    assert "<html" in page.read_text(encoding="utf-8")
+
+
+def test_an_annotation_alone_needs_its_records(mine: Path) -> None:
+    (mine / "secrets.txt").write_text("Rome\n", encoding="utf-8")
+    call("annotate", "forget.jsonl", "--with", "phrases:file=secrets.txt")
+    assert "Name them with --records" in call("annotations", "compare", "spans.jsonl", code=2)
+    assert "Name a second file" in call("annotations", "compare", "spans.jsonl", "--records", "forget.jsonl", code=2)
 
 
 def test_check_finds_what_is_in_both_sets(mine: Path, shared: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from expunge import __version__
+from expunge import __version__, annotating
 from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, ModelError, unknown
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
 _OPEN = {"ignore_unknown_options": True}
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
@@ -349,7 +350,7 @@ def _checked(overrides: Iterable[str] | None) -> list[str]:
     for item in given:
         if item.startswith("-") and "=" not in item:
             commands = typer.main.get_group(app).commands.values()
-            options = [option for command in commands for parameter in command.params for option in parameter.opts]
+            options = [option for verb in commands for parameter in verb.params for option in parameter.opts]
             known = [option for option in options if option.startswith("--")]
             raise typer.BadParameter(f"{unknown('option', item, known)} Settings are written key=value")
     return given

@@ -19,6 +19,7 @@ from expunge.report import heat
 
 if TYPE_CHECKING:
     from expunge.data.preflight import Finding
+    from expunge.evals.agreement import Comparison
     from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
 
@@ -172,6 +173,19 @@ def annotated(made: Summary) -> Table:
         shown = "; ".join(f"{record}: {phrase}" for record, phrase in made.missing[:_SHOWN])
         facts["not in the text"] = shown + ("; ..." if len(made.missing) > _SHOWN else "")
     return pairs(facts)
+
+
+def agreement(compared: Sequence[Comparison]) -> Table:
+    """A row a unit: the shares that both mark, and how far they agree, with intervals over records or subjects."""
+    first, second = compared[0].first, compared[0].second
+    names = list(compared[0].pooled)
+    out = table("unit", "marked", *names, title=f"{first} held against {second} ({compared[0].records} records)")
+    for one in compared:
+        cells = [
+            f"{one.pooled[name].value:.3f}\n[{one.pooled[name].low:.3f}, {one.pooled[name].high:.3f}]" for name in names
+        ]
+        out.add_row(one.unit, f"{one.share[0]:.1%}\n{one.share[1]:.1%}", *map(escape, cells))
+    return out
 
 
 def pairs(facts: Mapping[str, Any]) -> Table:
