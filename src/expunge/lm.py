@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -58,14 +58,18 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
     _check_folder(name, settings)
     tokenizer = load_tokenizer(settings)
     with _in_our_words(name):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             name,
+            output_loading_info=True,
             revision=settings.model_revision,
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
             use_safetensors=None if settings.allow_pickle else True,
             trust_remote_code=False,
         )
+    if report["missing_keys"]:
+        absent = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(f"cannot load '{name}': its weights are not complete, {absent} would be random")
     lm = LM(model.to(device).eval(), tokenizer, name)
     self_test(lm.model)
     return lm
@@ -95,7 +99,8 @@ def save(lm: LM, folder: Path) -> None:
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
-        file.chmod(0o644)
+        if file.is_file():
+            file.chmod(0o644)
 
 
 def content_hash(model: nn.Module) -> str:
@@ -126,36 +131,54 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def self_test(model: PreTrainedModel) -> None:
-    """Compares our reading of the head with the model's own logits on a few tokens; ModelError on a mismatch."""
+    """Compares our reading of the head with the model's own logits on a few tokens; ModelError on a mismatch.
+
+    Also refuses a model whose logits are not finite, or at any position depend on a later token.
+    """
+    name = type(model).__name__
     vocabulary = int(model.config.get_text_config().vocab_size)
     ids = (torch.arange(_SELF_TEST_TOKENS, device=model.device) * 7 % vocabulary)[None]
+    later = torch.cat([ids[:, :-1], (ids[:, -1:] + 1) % vocabulary], dim=1)
     training = model.training
     model.eval()
     with torch.no_grad():
-        own = model(input_ids=ids, use_cache=False).logits.float()
-        ours = head_of(model).logits(backbone_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+        own, other = (model(input_ids=i, use_cache=False).logits.float() for i in (ids, later))
+        try:
+            ours = head_of(model).logits(backbone_of(model)(input_ids=ids, use_cache=False).last_hidden_state)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise ModelError(f"{name}: its vocabulary head does not fit its final hidden states: {error}") from error
     model.train(training)
+    if not bool(torch.isfinite(own).all()):
+        raise ModelError(f"{name}: its logits are not finite; the weights are broken")
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
-    worst = float((own - ours).abs().max() / own.abs().max().clamp(min=1.0))
+    size = own.abs().max().clamp(min=1e-6)
+    if bool((own - other)[:, :-1].abs().max() > tolerance * size):
+        raise ModelError(f"{name} is not causal: its prediction of a token depends on that token")
+    worst = float((own - ours).abs().max() / size)
     if not worst <= tolerance:
         raise ModelError(
-            f"{type(model).__name__}: our reading of its vocabulary head differs from its own logits by {worst:.2g} "
-            f"(at most {tolerance:g}); this architecture is not supported"
+            f"{name}: our reading of its vocabulary head differs from its own logits by {worst:.2g} of "
+            f"the largest (at most {tolerance:g}); this architecture is not supported"
         )
 
 
 def backbone_of(model: PreTrainedModel) -> nn.Module:
     """The model without its vocabulary head: what returns final hidden states."""
-    return cast(nn.Module, model.base_model)
+    backbone: nn.Module = model.base_model
+    return backbone
 
 
 class Scored(nn.Module):
-    """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics."""
+    """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics.
 
-    def __init__(self, model: PreTrainedModel, *, naive: bool = False) -> None:
+    `bf16`: the backbone runs under autocast, and the head multiplies in bfloat16 too; statistics stay float32.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, naive: bool = False, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self._stats = naive_token_stats if naive else token_stats
+        self._bf16 = bf16
 
     def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
         """Statistics (B, T) of the batch's scored tokens; `reference` as `reference_rows` returns it."""
@@ -172,18 +195,19 @@ class Scored(nn.Module):
             return ReferenceRows(self._states(batch, False)[-1][read], head_of(self.model))
 
     def _states(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:
-        out = backbone_of(self.model)(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask.long(),
-            use_cache=False,
-            output_hidden_states=every_layer,
-        )
-        return (*out.hidden_states[:-1], out.last_hidden_state) if every_layer else (out.last_hidden_state,)
+        # the head stays outside: what autocast would do to it in forward, it would not do again in backward
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self._bf16):
+            out = backbone_of(self.model)(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask.long(),
+                use_cache=False,
+                output_hidden_states=every_layer,
+            )
+        last = out.last_hidden_state.to(torch.bfloat16) if self._bf16 else out.last_hidden_state
+        return (*out.hidden_states[:-1], last) if every_layer else (last,)
 
 
-def hidden_states(
-    states: tuple[Tensor, ...], needs: Needs, mask: Tensor
-) -> dict[tuple[int | float, At], Tensor]:
+def hidden_states(states: tuple[Tensor, ...], needs: Needs, mask: Tensor) -> dict[tuple[int | float, At], Tensor]:
     """The (B, T, D) states that `needs.hidden` names, 0 where nothing is scored."""
     out: dict[tuple[int | float, At], Tensor] = {}
     for layer, at in needs.hidden:
@@ -201,7 +225,9 @@ def _check_folder(name: str, settings: Model) -> None:
     folder = Path(name)
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise ModelError(f"'{name}' is not a folder with a model. Give a folder that holds config.json, or a hub name")
+            raise ModelError(
+                f"'{name}' is not a folder with a model. Give a folder that holds config.json, or a hub name"
+            )
         return
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
@@ -222,7 +248,7 @@ def _in_our_words(name: str) -> Iterator[None]:
     """Turns what the Hugging Face libraries raise at the border into a ModelError that says what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         if "gated" in text or "401" in text or "403" in text:
             advice = "it is gated or private: accept its terms on the hub and set HF_TOKEN"
@@ -233,4 +259,3 @@ def _in_our_words(name: str) -> Iterator[None]:
         else:
             advice = f"{text[:300]}"
         raise ModelError(f"cannot load '{name}': {advice}") from error
-
