@@ -10,6 +10,7 @@ from typing import Any
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import runfolder, runs
+from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.records import Record
@@ -100,10 +101,11 @@ def judge(
             recipe.model.model_copy(update={"model_name_or_path": str(model), "fresh": None}),
             device=lms.device_of(recipe.device),
         )  # fmt: skip
+        encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
         tofu.evaluate(
             lm,
-            Encoder.from_recipe(lm.tokenizer, recipe.data),
-            sets,
+            encoder,
+            {name: chunk_all(records, encoder) for name, records in sets.items()},
             folder,
             label,
             reference=oracle,

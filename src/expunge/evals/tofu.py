@@ -112,7 +112,10 @@ def make_tables(
     settings: Settings,
     progress: OnProgress | None = None,
 ) -> None:
-    """Writes the score and generation tables that are not there yet, and removes those of sets no longer asked for."""
+    """Writes the score and generation tables that are not there yet, and removes those of sets no longer asked for.
+
+    Records without a prompt are scored; nothing is generated for them.
+    """
     from expunge.evals import generation, scoring
     from expunge.lm import content_hash
 
@@ -129,17 +132,18 @@ def make_tables(
                 lm, rows, token_budget=settings.token_budget, progress=_told(progress, f"{name}: scoring")
             )
             run.write_table(path, table.with_key(scores, key))
-        if not settings.generate or name == HOLDOUT:
+        asked = [record for record in records if record.prompt]
+        if not settings.generate or name == HOLDOUT or not asked:
             continue
         path = f"eval/{label}/generations/{name}.parquet"
         wanted.add(path)
-        hashed = generation.content_hash(lm, encoder, records)
+        hashed = generation.content_hash(lm, encoder, asked)
         key = {"format": _FORMAT, "model": model, "items": hashed, "max_new_tokens": str(settings.max_new_tokens)}
         if table.key_of(run.file(path)) != key:
             texts = generation.generate(
                 lm,
                 encoder,
-                records,
+                asked,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
                 progress=_told(progress, f"{name}: generating"),
