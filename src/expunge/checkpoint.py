@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 _NAME = re.compile(r"step-(\d{8})")
 _MANIFEST = "MANIFEST.json"
+_FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,16 @@ def save(
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
     _sync(root)
-    for old in _folders(root)[:-keep]:
+    folders = _folders(root)
+    ahead = [f for f in folders if f.name > final.name]  # passed over when the run was resumed before them
+    for old in ahead + [f for f in folders if f not in ahead][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def latest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose bytes match its manifest, and a line for each one that was passed over."""
-    skipped = []
+    skipped: list[str] = []
     for folder in reversed(_folders(root)):
         fault = _fault(folder)
         if fault is None:
@@ -91,6 +94,8 @@ def _folders(root: Path) -> list[Path]:
 def _fault(folder: Path) -> str | None:
     try:
         files: dict[str, list[Any]] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if set(files) != _FILES:
+            return "its manifest lists other files than a checkpoint has"
         for name, (size, digest) in files.items():
             if (folder / name).stat().st_size != size:
                 return f"{name} has another size than its manifest says"
