@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from expunge.data import agreement
+from expunge.data import agreement, annotations
 from expunge.data.agreement import Reading, count, mark, measures, reading, readings
+from expunge.data.annotations import Manifest
 from expunge.data.encode import Encoder
 from expunge.data.records import Annotation, Record, Span
 from expunge.errors import DataError
@@ -136,11 +137,27 @@ def test_spans_of_the_prompt_do_not_count() -> None:
     assert not mark(own, [Span("prompt", 0, 5)]).any()
 
 
+def test_an_annotation_file_without_texts_asks_for_its_data(tmp_path: Path) -> None:
+    own = record()
+    annotations.write(tmp_path / "a.jsonl", [annotated(own, span("1956"))], Manifest("hand"))
+    (tmp_path / "data.jsonl").write_text(json.dumps({"id": "r", "question": "Where?", "answer": TEXT}) + "\n")
+    [found] = agreement.records_of(tmp_path / "a.jsonl", tmp_path / "data.jsonl")
+    assert reading("a", [found], annotations.read(tmp_path / "a.jsonl")).marked["r"].sum() == 4
+    with pytest.raises(DataError, match=r"a.jsonl' holds no texts. Say with --data"):
+        agreement.records_of(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="absent"):
+        agreement.records_of(tmp_path / "absent.jsonl")
+    rows = [{"question": "Where?", "answer": TEXT, "target_spans": [[0, 3]], "mlm_common_spans": []}]
+    (tmp_path / "tofu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [own_text] = agreement.records_of(tmp_path / "tofu.jsonl")
+    assert own_text.answer == TEXT
+
+
 def test_tofu_spans_of_two_identifiers(shared: Path) -> None:
     """The published LLM spans of forget01 against the published masked-LM words: the figures, re-counted here."""
     rows = [json.loads(line) for line in (shared / "data/tofu/forget01_annotated.jsonl").read_text().splitlines()]
     records = [Record(str(i), prompt=row["question"], answer=row["answer"]) for i, row in enumerate(rows)]
-    annotations = [
+    marks = [
         Annotation(
             r.id,
             r.text_hash,
@@ -149,7 +166,7 @@ def test_tofu_spans_of_two_identifiers(shared: Path) -> None:
         )
         for r, row in zip(records, rows, strict=True)
     ]
-    llm, mlm = readings("tofu", records, annotations)
+    llm, mlm = readings("tofu", records, marks)
     both, first, second, neither = count(llm, mlm, records, agreement.words).sum(0).tolist()
     words = unwanted = common = 0
     for row in rows:

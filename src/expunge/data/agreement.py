@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expunge.data.annotations import attach
+from expunge.data.load import load
 from expunge.data.records import Annotation, Record, Span
 from expunge.errors import DataError
+from expunge.recipe import Source
 
 if TYPE_CHECKING:
     from expunge.data.encode import Encoder
@@ -41,6 +44,23 @@ class Reading:
 
     name: str
     marked: Mapping[str, Bools]
+
+
+def records_of(path: str | Path, data: str | Path | None = None) -> list[Record]:
+    """The records that an annotation file is about: those of the file `data`, else of the annotation file itself.
+
+    TOFU's annotated files carry their texts; ours do not, and need `data` (DataError says so).
+    """
+    if data is not None:
+        return load(Source(path=str(data)), "forget")
+    try:
+        return load(Source(path=str(path)), "forget")
+    except DataError:
+        if not Path(path).is_file():
+            raise
+        raise DataError(
+            f"annotation file '{path}' holds no texts. Say with --data which records it is about."
+        ) from None
 
 
 def reading(
