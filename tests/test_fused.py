@@ -83,7 +83,9 @@ def gradients(stats: Stats, kind: str) -> tuple[Rows, list[Tensor]]:
 def test_the_chunked_head_is_its_naive_twin(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "CHUNK_LOGITS", 1)  # chunks of 64, 64 and 22 rows
     found, expected = gradients(token_stats, kind), gradients(naive_token_stats, kind)
-    for a, b in zip(differentiable(found[0]) + detached(found[0]), differentiable(expected[0]) + detached(expected[0])):
+    for a, b in zip(
+        differentiable(found[0]) + detached(found[0]), differentiable(expected[0]) + detached(expected[0]), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     for a, b in zip(found[1], expected[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)

@@ -130,7 +130,7 @@ def test_text_settings_come_back_as_they_were(plugged: Path, text: str) -> None:
 
 
 def test_a_setting_without_default_must_be_given(plugged: Path) -> None:
-    with pytest.raises(MethodError, match="scorer 'plugged' needs the setting 'how': write plugged:how=..."):
+    with pytest.raises(MethodError, match=r"scorer 'plugged' needs the setting 'how': write plugged:how=..."):
         registry.build("scorer", "plugged")
 
 

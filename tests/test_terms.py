@@ -1,4 +1,4 @@
-"""Terms: which tokens they read, what is known of them before a forward pass, and what the log says of their weights."""
+"""Terms: which tokens they read, what is known before a forward pass, what the log says of their weights."""
 
 from __future__ import annotations
 

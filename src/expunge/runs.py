@@ -149,9 +149,9 @@ def reference_of(
     else:
         model = copy.deepcopy(lm.model) if whole else lm.model
     if whole:
-        return Reference(Scored(model.eval().requires_grad_(False)))
+        return Reference(Scored(model.eval().requires_grad_(False), bf16=recipe.train.bf16))
     items = [item for side in sides for item in sides[side] if any(t.on == side and t.needs.reference for t in terms)]
-    return remembered(Scored(model), items, lm.pad_id)
+    return remembered(Scored(model, bf16=recipe.train.bf16), items, lm.pad_id)
 
 
 def findings(recipe: Recipe) -> list[preflight.Finding]:

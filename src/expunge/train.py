@@ -16,17 +16,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
 from expunge import checkpoint
 from expunge.core import Batch, Side
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
-from expunge.errors import Interrupted, MethodError, TrainingError
+from expunge.errors import Interrupted, MethodError, TrainingError, unknown
 from expunge.lm import LM, Scored
 from expunge.recipe import Train
 from expunge.refcache import Reference
@@ -37,6 +38,7 @@ from expunge.terms import Term, coupled, weight_report
 
 OnStep = Callable[[Mapping[str, Any], int], None]
 OnEpoch = Callable[[int, Scored], None]
+_ADVICE = "A lower learning_rate or forget_coef, or a bounded objective such as npo, may help"
 _LAYER = re.compile(r"\b(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -66,16 +68,14 @@ class Fit:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.accelerator = Accelerator(
-            cpu=self.lm.device.type == "cpu", mixed_precision="bf16" if s.bf16 else "no", log_with=list(s.report_to) or None
-        )
-        if self.accelerator.num_processes > 1:
-            raise TrainingError(f"{self.accelerator.num_processes} processes were started; training runs in one process")
+        self.accelerator = _accelerator(s, self.lm.device, self.run)
         _warn_if_coupled(self.terms, s.gradient_accumulation_steps)
-        self.module = Scored(self.lm.model, naive=s.head == "naive")
+        self.module = Scored(self.lm.model, naive=s.head == "naive", bf16=s.bf16)
         _choose_trainable(self.lm.model, s.trainable)
         if s.gradient_checkpointing:
-            self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+            with warnings.catch_warnings():  # its new name is not in every version that we accept
+                warnings.simplefilter("ignore", FutureWarning)
+                self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = adamw(self.module, s)
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         sizes: dict[str, int] = {side: len(items) for side, items in self.sides.items()}
@@ -91,6 +91,8 @@ class Fit:
         start = {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}
         done = self._resume()
         step = Step(self.terms, self.reference, joined=self.settings.head == "fused")
+        if self.settings.report_to:
+            self.accelerator.init_trackers("expunge", self.settings.model_dump(mode="json", exclude={"report_to"}))
         if done == 0 and self.on_epoch is not None:
             self.on_epoch(0, self.module)
         with stop_requests() as stop:
@@ -108,6 +110,9 @@ class Fit:
                     )
                 if done % (self.settings.save_steps or self.sampler.steps_per_epoch) == 0 and done < self.total:
                     self._save(done)
+        if self.settings.report_to:
+            self.accelerator.end_training()
+        self._require_finite(done)
         self.module.eval()
         self.lm.model.eval()
 
@@ -131,7 +136,10 @@ class Fit:
             group["lr"] = rate
         self.optimizer.zero_grad()
         seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
-        values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds)
+        try:
+            values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds)
+        except FloatingPointError:
+            self._broken(done, math.nan, math.nan, micro)
         loss = sum(t.coef * mean for t, mean in zip(self.terms, means, strict=True))
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         norm = float(self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm or math.inf))
@@ -144,7 +152,7 @@ class Fit:
                 "epoch": (done + 1) / self.sampler.steps_per_epoch,
                 "learning_rate": rate,
                 "loss": loss,
-                "terms": {label: mean for label, mean in zip(labels(self.terms), means, strict=True)},
+                "terms": dict(zip(labels(self.terms), means, strict=True)),
                 "grad_norm": norm,
                 **drift(self.module, start),
                 **_shares(weight_report(values)),
@@ -152,10 +160,12 @@ class Fit:
                 "seconds": time.perf_counter() - began,
             }
             self.run.append_log(entry)
+            if self.settings.report_to:
+                self.accelerator.log(_numbers(entry), step=done + 1)
             if self.on_step is not None:
                 self.on_step(entry, self.total)
 
-    def _broken(self, done: int, loss: float, norm: float, micro: Sequence[Mapping[Side, Batch]]) -> None:
+    def _broken(self, done: int, loss: float, norm: float, micro: Sequence[Mapping[Side, Batch]]) -> NoReturn:
         """Keeps the weights as they were before this step, and says where it broke."""
         self.optimizer.zero_grad()
         self._save(done)
@@ -163,12 +173,24 @@ class Fit:
         raise TrainingError(
             f"loss {loss} with gradient norm {norm} at step {done + 1} of {self.total}, in a batch with records "
             f"{', '.join(first.ids[:4])}. The state after step {done} is kept in '{self.run.path}/checkpoints'. "
-            "A lower learning_rate or forget_coef, or a bounded objective such as npo, may help"
+            f"{_ADVICE}"
         )
 
     def _save(self, done: int) -> None:
+        self._require_finite(done)
         root = self.run.file("checkpoints")
         checkpoint.save(root, done, self.module, self.optimizer, {"total": self.total}, self.settings.save_total_limit)
+
+    def _require_finite(self, done: int) -> None:
+        """TrainingError, and nothing written over earlier checkpoints, if the last update broke the weights."""
+        for name, parameter in self.module.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                found, _ = checkpoint.latest(self.run.file("checkpoints"))
+                kept = f"The state after step {found.step} is kept" if found else "No earlier state was kept"
+                raise TrainingError(
+                    f"step {done} of {self.total} left weights that are not finite, in {name}. {kept} in "
+                    f"'{self.run.path}/checkpoints'. {_ADVICE}"
+                )
 
     def _resume(self) -> int:
         found, skipped = checkpoint.latest(self.run.file("checkpoints"))
@@ -271,6 +293,36 @@ def _shares(report: Mapping[str, float]) -> dict[str, float | None]:
         "flat": report["flat"],
         "empty": report["empty"],
     }
+
+
+def _accelerator(settings: Train, device: torch.device, run: RunFolder) -> Accelerator:
+    """One for this run. Precision is the module's matter: accelerate fixes its own for the life of the process."""
+    asked = list(settings.report_to)
+    known = [tracker.value for tracker in LoggerType]
+    for name in asked:
+        if name not in known:
+            raise TrainingError(f"train.report_to: {unknown('tracker', name, known)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it says about trackers is said below
+        made = Accelerator(
+            cpu=device.type == "cpu",
+            device_placement=False,
+            mixed_precision="no",
+            log_with=asked or None,
+            project_dir=str(run.path) if asked else None,
+        )
+    if asked and not made.log_with:
+        raise TrainingError(f"train.report_to={','.join(asked)}: not installed. Install it with pip, or leave it out")
+    if made.num_processes > 1:
+        raise TrainingError(f"{made.num_processes} processes were started; training runs in one process")
+    return made
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The entry's numbers for a tracker, those of mappings under 'outer/inner'."""
+    flat = {key: value for key, value in entry.items() if isinstance(value, (int, float))}
+    inner = {f"{key}/{k}": v for key, values in entry.items() if isinstance(values, Mapping) for k, v in values.items()}
+    return {**flat, **inner}
 
 
 def _warn_if_coupled(terms: Sequence[Term], accumulation: int) -> None:

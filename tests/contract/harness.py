@@ -151,7 +151,7 @@ def gradients(
     """Gradient by record, and each term's mean, of one update over micro-batches; through the code training uses."""
     model.zero_grad()
     sides = {t.on for t in terms}
-    micro = [{side: batch for side in sides} for batch in batches]
+    micro = [dict.fromkeys(sides, batch) for batch in batches]
     _, means = accumulate(Step(tuple(terms), reference), model, micro, lambda loss: loss.backward(), [0] * len(micro))
     found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.rows.items()}
     return found, means
