@@ -51,12 +51,17 @@ def prepare_models(recipe: Recipe, show: Progress) -> dict[str, RunFolder]:
     """The runs of target and oracle by label, as far as the recipe's finetune section asks for them."""
     if recipe.finetune is None:
         return {}
+    wanted: dict[str, set[str]] = {TARGET: set(), ORACLE: {"forget"}}
+    if not recipe.finetune.oracle:
+        del wanted[ORACLE]
+    names = {TARGET: "Train the target", ORACLE: "Train the oracle, without the forget set"}
     made = {}
-    with show.stage("Train the target") as bar:
-        made[TARGET] = runs.finetune(recipe, on_step=shown(bar))
-    if recipe.finetune.oracle:
-        with show.stage("Train the oracle, without the forget set") as bar:
-            made[ORACLE] = runs.finetune(recipe, without={"forget"}, on_step=shown(bar))
+    for label, without in wanted.items():
+        if runs.is_finished(runs.finetune_recipe(recipe, without), "finetune"):
+            made[label] = runs.finetune(recipe, without=without)
+            continue
+        with show.stage(names[label]) as bar:
+            made[label] = runs.finetune(recipe, without=without, on_step=shown(bar))
     return made
 
 

@@ -122,15 +122,27 @@ def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
 
     A folder that holds a run of the same recipe is continued; any other is refused unless `recipe.overwrite`.
     """
-    if runfolder.is_run(recipe.output_dir) and not recipe.overwrite:
-        run = runfolder.open(recipe.output_dir)
-        facts = run.manifest
-        if facts["recipe_hash"] == runfolder.recipe_hash(recipe) and facts["kind"] == kind:
-            if facts["status"] == "finished":
-                return run, True
-            run.update(status="running", finished=None)
-            return run, False
-    return runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite), False
+    if recipe.overwrite or not _same_run(recipe, kind):
+        return runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite), False
+    run = runfolder.open(recipe.output_dir)
+    if run.manifest["status"] == "finished":
+        return run, True
+    run.update(status="running", finished=None)
+    return run, False
+
+
+def is_finished(recipe: Recipe, kind: runfolder.Kind) -> bool:
+    """True if the recipe's output folder holds its own run, and that is over: nothing is left to do."""
+    if recipe.overwrite or not _same_run(recipe, kind):
+        return False
+    return bool(runfolder.open(recipe.output_dir).manifest["status"] == "finished")
+
+
+def _same_run(recipe: Recipe, kind: runfolder.Kind) -> bool:
+    if not runfolder.is_run(recipe.output_dir):
+        return False
+    facts = runfolder.open(recipe.output_dir).manifest
+    return bool(facts["recipe_hash"] == runfolder.recipe_hash(recipe) and facts["kind"] == kind)
 
 
 def reference_of(

@@ -247,3 +247,14 @@ def test_the_table_lm_re_derived_with_plain_loops() -> None:
             deviation = math.sqrt(math.fsum(np.exp(row) * (row - mean) ** 2))
             standard.append((float(row[label]) - mean) / deviation)
         assert found["plus"][index] == pytest.approx(-math.fsum(sorted(standard)[:count]) / count, rel=1e-9)
+
+
+def test_a_set_may_mix_questions_with_bare_texts() -> None:
+    everything = PerItem(("q", "t"), ("s", "s"), np.array([0.5, 0.25]))
+    only_q = PerItem(("q",), ("s",), np.array([2.0]), np.array([0.5]))
+    spread = m.over(only_q, everything)
+    assert spread.ids == ("q", "t")
+    np.testing.assert_array_equal(spread.values, [2.0, np.nan])
+    np.testing.assert_array_equal(spread.averaged, [0.5, np.nan])
+    assert spread.aggregate == 0.5
+    assert m.over(everything, everything) is everything

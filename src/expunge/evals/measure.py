@@ -89,7 +89,7 @@ def per_item(name: str, measured: Measured, how: Convention) -> dict[str, PerIte
     if name == FORGET:
         found["exact_memorization"] = metrics.exact_memorization(measured.answers)
         found["extraction_strength"] = metrics.extraction_strength(measured.answers, floor=how.floor)
-    return found
+    return {key: metrics.over(item, measured.loss) for key, item in found.items()}
 
 
 def _answer_metrics(name: str, measured: Measured, how: Convention) -> dict[str, PerItem]:
@@ -117,7 +117,7 @@ def tofu_truth_ratio(measured: Measured) -> PerItem | None:
     if not measured.perturbed:
         return None
     right = measured.loss if measured.paraphrase is None else measured.paraphrase
-    return metrics.truth_ratio(right, measured.perturbed, "tofu_utility")
+    return metrics.over(metrics.truth_ratio(right, measured.perturbed, "tofu_utility"), measured.loss)
 
 
 def attacks(measured: Measured, how: Convention) -> dict[str, PerItem]:

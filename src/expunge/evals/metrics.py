@@ -122,8 +122,11 @@ def truth_ratio(correct: PerItem, wrong: Sequence[PerItem], form: str = "closer_
         if how.wrong == "geometric":
             mean_loss = _row_mean(losses)
         else:
-            count = (~np.isnan(losses)).sum(1)
-            mean_loss = np.log(count) - special.logsumexp(-np.where(np.isnan(losses), np.inf, losses), axis=1)
+            there = ~np.isnan(losses)
+            some = there.any(1)
+            total = special.logsumexp(-np.where(there, losses, np.inf)[some], axis=1)
+            mean_loss = np.full(len(losses), math.nan)
+            mean_loss[some] = np.log(there[some].sum(1)) - total
         if epsilon:
             right, mean = np.exp(-correct.values), np.exp(-mean_loss)
             ratio, inverse, share = mean / (right + epsilon), right / mean, right / (right + mean + epsilon)
@@ -278,6 +281,14 @@ def rouge(table: pa.Table, strip_prompt: bool = False) -> dict[str, PerItem]:
         values[index] = scores["rouge1"].recall, scores["rougeL"].fmeasure, scores["rougeL"].recall
     ids, subjects = (tuple(table.column(name).to_pylist()) for name in ("id", "subject"))
     return {name: PerItem(ids, subjects, values[:, column]) for column, name in enumerate(ROUGE_NAMES)}
+
+
+def over(item: PerItem, all_items: PerItem) -> PerItem:
+    """`item` with a row for each of `all_items`, NaN where it has none: a set may mix questions with bare texts."""
+    if item.ids == all_items.ids:
+        return item
+    terms = None if item.terms is None else _aligned(all_items, [PerItem(item.ids, item.subjects, item.terms)])[:, 0]
+    return PerItem(all_items.ids, all_items.subjects, _aligned(all_items, [item])[:, 0], terms)
 
 
 def _each(answers: Answers, value: Callable[[slice], float], empty: float = math.nan) -> PerItem:
