@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from expunge import registry
-from expunge.core import Selector
-from expunge.weighting import Control, Normalised, Raw, Threshold, Top, controlled, random_scores
+from expunge.core import Selector, random_scores
+from expunge.weighting import Control, Normalised, Raw, Threshold, Top, controlled
 
 MASK = torch.tensor([[True, True, True, True, False]])
 SCORES = torch.tensor([[0.4, 0.1, 0.4, 0.1, 0.0]])

@@ -6,7 +6,7 @@ Index `t` of every `(B, T)` tensor refers to the prediction of `targets[:, t]`, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -278,3 +278,12 @@ def scatter(rows: Tensor, mask: Tensor) -> Tensor:
     """(B, T, ...) with `rows` (N, ...) at the True positions of `mask` (B, T) and exact zeros elsewhere."""
     out = rows.new_zeros(*mask.shape, *rows.shape[1:])
     return out.masked_scatter(mask.reshape(*mask.shape, *(1,) * (rows.ndim - 1)).expand_as(out), rows)
+
+
+def random_scores(mask: Tensor, draws: Callable[[int], torch.Generator]) -> Tensor:
+    """(B, T) float32 uniform in [0, 1) on the scored tokens, a row at a time from its own generator."""
+    out = torch.zeros(mask.shape, dtype=torch.float32)
+    for row in range(mask.shape[0]):
+        count = int(mask[row].sum())
+        out[row, mask[row].cpu()] = torch.rand(count, generator=draws(row))
+    return out.to(mask.device)

@@ -21,7 +21,7 @@ CHUNK_LOGITS = 2**24
 
 @dataclass(frozen=True)
 class Head:
-    """How final hidden states become logits: `softcap * tanh(scale * (h W^T + b) / softcap)`. W is (V, D), b is (V,)."""
+    """How final hidden states become logits: `softcap * tanh(scale * (h W^T + b) / softcap)`; W (V, D), b (V,)."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -68,7 +68,7 @@ def token_stats(
     """
     maps, temperatures = _ordered(needs)
     plan = _Plan(head, targets, maps, temperatures, needs.second_moment, reference)
-    flat = cast(tuple[Tensor, ...], _ChunkedHead.apply(hidden, head.weight, head.bias, plan))
+    flat = cast(tuple[Tensor, ...], _ChunkedHead.apply(hidden, head.weight, head.bias, plan))  # type: ignore[no-untyped-call]
     return _named(flat, maps, temperatures, needs.second_moment)
 
 
@@ -83,7 +83,8 @@ def naive_token_stats(
     label_logit = logits.gather(1, targets[:, None])[:, 0]
     detached = _detached(logits.detach(), targets, temperatures, needs.second_moment)
     mapped = [m(logits, reference_logits if m.reads_reference else None, targets) for m in maps]
-    return _named((logp, label_logit, logits.logsumexp(-1), *mapped, *detached), maps, temperatures, needs.second_moment)
+    flat = (logp, label_logit, logits.logsumexp(-1), *mapped, *detached)
+    return _named(flat, maps, temperatures, needs.second_moment)
 
 
 def placed(rows: Rows, read: Tensor, mask: Tensor, hidden: Mapping[tuple[int | float, At], Tensor]) -> TokenStats:
@@ -151,7 +152,7 @@ class _ChunkedHead(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, logp = ctx.saved_tensors
         plan: _Plan = ctx.plan
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]

@@ -38,7 +38,8 @@ class LM:
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def pad_id(self) -> int:

@@ -133,7 +133,7 @@ class Data(Section):
     forget: Source | None = Field(None, description="what the model must forget")
     retain: Source | None = Field(None, description="what the model must keep")
     holdout: Source | None = Field(None, description="like the forget set, never trained on; for membership tests")
-    training: Source | None = Field(None, description="what the model was trained on; retain is drawn from it if not set")
+    training: Source | None = Field(None, description="what the model was trained on: retain is drawn from it if unset")
     general: Source | None = Field(None, description="what else a target is trained on, and the model must keep")
     template: str = Field("auto", description="auto, chat, or text with {prompt} and {answer}")
     system_prompt: Text = Field(None, description="system message of the chat template")

@@ -59,7 +59,7 @@ def method(kind: Kind, name: str) -> Callable[[_M], _M]:
         if previous is not None and previous.__module__ != cls.__module__:
             raise MethodError(f"{kind} '{name}' is defined twice: in {previous.__module__} and in {cls.__module__}")
         _check_fields_on_init(cls, kind, name)
-        cls.__str__ = _spec_text  # type: ignore[assignment]
+        cls.__str__ = _spec_text  # type: ignore[method-assign]
         cls.spec_name = name  # type: ignore[attr-defined]
         _METHODS[kind][name] = cls
         return cls
@@ -251,4 +251,5 @@ def _spec_text(self: Any) -> str:
         value = getattr(self, f.name)
         if value != f.default:
             settings.append(f"{f.name}={_quoted(value)}")
-    return self.spec_name + (":" + ",".join(settings) if settings else "")
+    name: str = self.spec_name
+    return name + (":" + ",".join(settings) if settings else "")

@@ -16,7 +16,7 @@ _WINDOW = 8
 
 @dataclass(frozen=True)
 class Sampler:
-    """The schedule of a run: every epoch is a permutation of the `anchor` records, each with one record of every other side.
+    """The schedule of a run: every epoch is a permutation of the `anchor` records, each with one of every other side.
 
     `sizes` says how many records a side has. A step has `accumulate` micro-batches of `batch` anchors; the last step of
     an epoch may have fewer. The partner of the anchor at place i of epoch e depends on (seed, e, i) alone. With

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Selector, Weights
+from expunge.core import Selector, Weights, random_scores
 from expunge.registry import Share, combiner, method
 
 Control = Literal["none", "random", "shuffle", "invert"]
@@ -198,12 +198,3 @@ def _range(scores: Tensor, mask: Tensor) -> Tensor:
     """(B, 1) the highest less the lowest score of each sequence; -inf where nothing is scored."""
     low = torch.where(mask, scores, math.inf).amin(-1, keepdim=True)
     return torch.where(mask, scores, -math.inf).amax(-1, keepdim=True) - low
-
-
-def random_scores(mask: Tensor, draws: Callable[[int], torch.Generator]) -> Tensor:
-    """(B, T) float32 uniform in [0, 1) on the scored tokens, a row at a time from its own generator."""
-    out = torch.zeros(mask.shape, dtype=torch.float32)
-    for row in range(mask.shape[0]):
-        count = int(mask[row].sum())
-        out[row, mask[row].cpu()] = torch.rand(count, generator=draws(row))
-    return out.to(mask.device)

@@ -8,10 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core import NOTHING, Batch, Forward, Needs, State
+from expunge.core import NOTHING, Batch, Forward, Needs, State, random_scores
 from expunge.errors import MethodError
 from expunge.registry import method
-from expunge.weighting import random_scores
 
 
 @method("scorer", "uniform")
