@@ -1,0 +1,203 @@
+"""What objectives compute: the published formula under uniform weights, the naive twin, and what a weight means."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from expunge import registry
+from expunge.core import IGNORE, Objective, Scorer, Selector, Weights
+from expunge.data.encode import Encoded
+from expunge.fused import Head
+from tests.contract import harness as h
+
+RECORDS = h.items(5)
+BATCH = h.batch_of(RECORDS)
+
+
+def _head(width: int, seed: int) -> Head:
+    g = torch.Generator().manual_seed(seed)
+    weight = torch.randn(h.VOCABULARY, width, generator=g, dtype=torch.float64)
+    return Head(weight, torch.randn(h.VOCABULARY, generator=g, dtype=torch.float64), scale=0.8, softcap=4.0)
+
+
+@h.cells
+def test_the_fused_head_gives_the_naive_twins_loss_and_gradient(
+    objective: Objective, score: Scorer, select: Selector
+) -> None:
+    """In float64, behind a head with bias, scale and softcap, for the policy and for the reference."""
+    made = h.term(objective, score, select)
+    found = []
+    for naive in (False, True):
+        model = h.Leaves(RECORDS, naive=naive, head=_head(6, 1))
+        reference = h.reference_of(RECORDS, naive=naive, head=_head(5, 2))
+        h.allowed(made, h.forward_of(model, BATCH, made.needs, reference))
+        found.append(h.gradients([made], model, [BATCH], reference))
+    (gradients, means), (expected, wanted) = found
+    assert means == pytest.approx(wanted, rel=1e-9)
+    h.close(gradients, expected, rtol=1e-9)
+
+
+# The published unweighted losses, from the papers' formulas, one record and one token at a time in float64.
+
+Row = list[tuple[float, float, np.ndarray, np.ndarray, int]]
+"""A record's scored tokens: log p and log p_ref of the target, both rows of logits, the target."""
+
+
+def _nll(rows: list[Row], sign: float = -1.0, reduction: str = "token") -> float:
+    sums = [sum(sign * logp for logp, *_ in row) for row in rows]
+    if reduction == "token":
+        return sum(sums) / sum(map(len, rows))
+    return float(np.mean([s / len(row) if reduction == "sequence" else s for s, row in zip(sums, rows, strict=True)]))
+
+
+def _divergence(z: np.ndarray, z_ref: np.ndarray, direction: str) -> float:
+    p, q = (np.exp(x - np.log(np.exp(x).sum())) for x in (z_ref, z))
+    p, q = (p, q) if direction == "forward" else (q, p)
+    return float((p * np.log(p / q)).sum())
+
+
+def _kl(rows: list[Row], o: Any) -> float:
+    sums = [[_divergence(z, z_ref, o.direction) for _, _, z, z_ref, _ in row] for row in rows]
+    if o.reduction == "token":
+        return sum(map(sum, sums)) / sum(map(len, sums))
+    return float(np.mean([sum(s) / len(s) if o.reduction == "sequence" else sum(s) for s in sums]))
+
+
+def _logsigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+def _npo(rows: list[Row], o: Any) -> float:
+    return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * sum(ref - own for own, ref, *_ in row)) for row in rows]))
+
+
+def _simnpo(rows: list[Row], o: Any) -> float:
+    means = [sum(-own for own, *_ in row) / len(row) for row in rows]
+    return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * (mean - o.delta)) for mean in means]))
+
+
+def _lpl(rows: list[Row], o: Any) -> float:
+    read: dict[str, Callable[[float, np.ndarray, int], float]] = {
+        "logit": lambda logp, z, y: float(z[y]),
+        "logprob": lambda logp, z, y: logp,
+        "probability": lambda logp, z, y: math.exp(logp),
+    }
+    value = read[o.space]
+    falls = [sum(value(ref, z_ref, y) - value(own, z, y) for own, ref, z, z_ref, y in row) / len(row) for row in rows]
+    if o.sigmoid == "batch":
+        falls = [float(np.mean(falls))]
+    return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * fall) for fall in falls]))
+
+
+PUBLISHED: dict[str, Callable[[list[Row], Any], float]] = {
+    "ga": lambda rows, o: _nll(rows, 1.0, o.reduction),
+    "nll": lambda rows, o: _nll(rows, -1.0, o.reduction),
+    "preserve": lambda rows, o: _nll(rows, -1.0, o.reduction),
+    "kl": _kl,
+    "npo": _npo,
+    "simnpo": _simnpo,
+    "lpl": _lpl,
+}
+
+
+def _rows(model: h.Leaves, reference: h.Leaves, records: Sequence[Encoded], shift: int = 0) -> list[Row]:
+    out = []
+    for item in records:
+        z, z_ref = (m.rows[item.id].detach().numpy() for m in (model, reference))
+        row: Row = []
+        for t, y in enumerate(item.targets.tolist()):
+            if y == IGNORE:
+                continue
+            at = min(t + shift, len(item) - 1)
+            own, ref = (float(x[at][y] - np.log(np.exp(x[at]).sum())) for x in (z, z_ref))
+            row.append((own, ref, z[at], z_ref[at], y))
+        out.append(row)
+    return out
+
+
+def _ours(objective: Objective, model: h.Leaves, reference: Any) -> float:
+    return h.gradients([h.term(objective)], model, [BATCH], reference)[1][0]
+
+
+@h.objectives
+def test_uniform_weights_give_the_published_loss(objective: Objective) -> None:
+    name = objective.spec_name  # type: ignore[attr-defined]
+    assert name in PUBLISHED, f"write the published formula of '{name}' into PUBLISHED above"
+    if objective.needs.everywhere:
+        pytest.skip("reads padding: tested against the peer's numbers in tests/parity")
+    model, reference = h.Leaves(RECORDS), h.reference_of(RECORDS)
+    expected = PUBLISHED[name](_rows(model, reference.module, RECORDS), objective)  # type: ignore[arg-type]
+    assert _ours(objective, model, reference) == pytest.approx(expected, rel=1e-6)
+
+
+@h.objectives
+def test_a_formula_shifted_by_one_position_would_be_noticed(objective: Objective) -> None:
+    """The break on purpose."""
+    if objective.needs.everywhere:
+        pytest.skip("see above")
+    model, reference = h.Leaves(RECORDS), h.reference_of(RECORDS)
+    rows = _rows(model, reference.module, RECORDS, shift=1)  # type: ignore[arg-type]
+    wrong = PUBLISHED[objective.spec_name](rows, objective)  # type: ignore[attr-defined]
+    assert _ours(objective, model, reference) != pytest.approx(wrong, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", h.methods("objective"), ids=str)
+def test_a_formula_that_includes_padding_would_be_noticed(objective: Objective) -> None:
+    """The break on purpose: as if every position of the rectangle were scored."""
+    model, reference = h.Leaves(RECORDS), h.reference_of(RECORDS)
+    everything = [dataclasses.replace(i, targets=np.where(i.targets == IGNORE, 0, i.targets)) for i in RECORDS]
+    rows = _rows(model, reference.module, everything)  # type: ignore[arg-type]
+    wrong = PUBLISHED[objective.spec_name](rows, objective)  # type: ignore[attr-defined]
+    assert _ours(objective, model, reference) != pytest.approx(wrong, rel=1e-4)
+
+
+# A weight of 2 is the token twice.
+
+
+def _twice(item: Encoded, at: int) -> Encoded:
+    """The record with the scored token at `at` standing there twice."""
+    again = [*range(at + 1), *range(at, len(item))]
+    static = {name: score[again] for name, score in item.static.items()}
+    return Encoded(item.id, item.input_ids[again], item.targets[again], item.offsets[again], static)
+
+
+@h.objectives
+def test_weight_two_is_the_token_twice(objective: Objective) -> None:
+    if objective.needs.everywhere:
+        pytest.skip("weights have no meaning there")
+    item = RECORDS[0]
+    at = int(np.flatnonzero(item.targets != IGNORE)[1])
+    doubled = _twice(item, at)
+    again = [*range(at + 1), *range(at, len(item))]
+    model, other = h.Leaves([item]), h.Leaves([doubled])
+    reference, other_reference = h.reference_of([item]), h.reference_of([doubled])
+    for one, two in ((model, other), (reference.module, other_reference.module)):
+        two.rows[item.id] = torch.nn.Parameter(one.rows[item.id].detach()[again])  # type: ignore[union-attr]
+    value: Tensor = h.batch_of([item]).mask.float()
+    value[0, at] = 2.0
+    losses = []
+    for m, r, record, w in ((model, reference, item, value), (other, other_reference, doubled, None)):
+        batch = h.batch_of([record])
+        weights = Weights.ones(batch.mask) if w is None else Weights(w, batch.mask)
+        losses.append(objective(h.forward_of(m, batch, objective.needs, r), weights))
+    weighted, counted = losses
+    per_tokens = [loss.value / loss.count for loss in losses]
+    if registry.fields(type(objective)) and _divides_by_scored_tokens(objective):
+        n = int((item.targets != IGNORE).sum())  # the denominator counts tokens, not weights
+        torch.testing.assert_close(per_tokens[0] * n, per_tokens[1] * (n + 1))
+        return
+    torch.testing.assert_close(weighted.value, counted.value)
+    torch.testing.assert_close(per_tokens[0], per_tokens[1])
+
+
+def _divides_by_scored_tokens(objective: Objective) -> bool:
+    settings = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}  # type: ignore[arg-type]
+    return settings.get("denominator") == "scored" and settings.get("reduction") in ("token", "sequence")
