@@ -95,7 +95,7 @@ def demo(
     """Forget fictitious people in a small model, offline and on a CPU, and judge it beside the retrained oracle."""
     from expunge import demo as demos
 
-    _done(demos.run(out, overwrite=overwrite).path)
+    _judged(demos.run(out, overwrite=overwrite).path)
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
@@ -114,7 +114,7 @@ def run(
         return
     from expunge import pipeline
 
-    _done(pipeline.run(resolved).path)
+    _judged(pipeline.run(resolved).path)
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
@@ -151,7 +151,7 @@ def evaluate(
     given = {"evaluation.suite": suite, "evaluation.data_dir": data, "evaluation.oracle": oracle}
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     resolved = _resolve(recipe, [*options, *(overrides or ())], overwrite, None)
-    _done(pipeline.evaluate(model, resolved, out).path)
+    _judged(pipeline.evaluate(model, resolved, out).path)
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
@@ -396,6 +396,13 @@ def _print_plan(recipe: Recipe) -> None:
 def _done(folder: Path) -> None:
     page = folder / "report.html"
     typer.echo(f"Run folder: {folder}" + (f"\nReport: {page}" if page.is_file() else ""))
+
+
+def _judged(folder: Path) -> None:
+    from expunge.report import text
+
+    _print(text.headline([folder]))
+    _done(folder)
 
 
 def _complain(message: str) -> None:
