@@ -13,12 +13,12 @@ from expunge import runfolder
 from expunge.core import IGNORE, Side
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record, Span
-from expunge.diagnostics import DIAGNOSTICS, watch
+from expunge.diagnostics import watch
 from expunge.fresh import fresh_model
 from expunge.lm import LM, Scored
 from expunge.recipe import FreshModel
 from expunge.refcache import Reference
-from expunge.runfolder import RunFolder
+from expunge.runfolder import DIAGNOSTICS, RunFolder
 
 SMALL = FreshModel(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=300)
 

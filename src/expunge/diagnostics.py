@@ -27,9 +27,8 @@ from expunge.fused import Head, ReferenceRows
 from expunge.lm import LM, Scored
 from expunge.objectives.retain import KLToReference
 from expunge.refcache import Reference
-from expunge.runfolder import RunFolder
+from expunge.runfolder import DIAGNOSTICS, RunFolder
 
-DIAGNOSTICS = "diagnostics.jsonl"
 RECORDS = 32
 _ROWS = 16
 _KL = KLToReference("forward")

@@ -157,6 +157,7 @@ def fields(cls: type) -> list[tuple[str, str, Any]]:
     return [(f.name, str(f.type), f.default) for f in dataclasses.fields(cls)]
 
 
+@functools.cache
 def _load(kind: Kind) -> None:
     home = importlib.import_module(_HOMES[kind])
     for info in pkgutil.iter_modules(getattr(home, "__path__", [])):

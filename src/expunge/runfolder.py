@@ -3,6 +3,7 @@
     manifest.json   what ran, on what, with which versions; at the end the SHA-256 of every file below
     recipe.yaml     every setting, as resolved
     log.jsonl       one line a step
+    diagnostics.jsonl  how far the model drifts on what it should keep, one line an epoch
     spans.jsonl     the annotation that was used
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
     eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
@@ -39,8 +40,8 @@ from expunge.errors import Interrupted, RunFolderError
 Kind = Literal["unlearn", "finetune", "evaluate", "demo"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 FORMAT = "expunge-run/1"
-MANIFEST, RECIPE, LOG, SPANS, TOKENS_TABLE, REPORT = (
-    "manifest.json", "recipe.yaml", "log.jsonl", "spans.jsonl", "tokens.parquet", "report.html",
+MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE, REPORT = (
+    "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "tokens.parquet", "report.html",
 )  # fmt: skip
 _FOLDERS = ("checkpoints", "model", "eval")
 _UNSEALED = {MANIFEST, REPORT}
@@ -386,7 +387,7 @@ def _clear(root: Path) -> None:
             folder.unlink()
         elif folder.is_dir():
             shutil.rmtree(folder)
-    for name in (RECIPE, LOG, SPANS, TOKENS_TABLE, REPORT, MANIFEST):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE, REPORT, MANIFEST):
         (root / name).unlink(missing_ok=True)
 
 
@@ -402,7 +403,7 @@ def _runs_inside(root: Path) -> list[Path]:
 
 def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     """The files whose hashes the manifest lists: those of the layout but the manifest, the report, checkpoints."""
-    for name in (RECIPE, LOG, SPANS, TOKENS_TABLE):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE):
         if (root / name).is_file():
             yield name, root / name
     for folder in ("eval", "model"):

@@ -21,7 +21,7 @@ from expunge.diagnostics import watch
 from expunge.errors import DataError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
-from expunge.recipe import Finetune, Method, Model, Recipe, TermSpec
+from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, remembered
 from expunge.runfolder import RunFolder
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side
@@ -112,9 +112,20 @@ def finetune_recipe(recipe: Recipe, without: Collection[str] = ()) -> Recipe:
         overwrite=recipe.overwrite,
         device=recipe.device,
         model=recipe.model,
-        data=recipe.data,
+        data=_without_spans(recipe.data),
         train=settings.train,
     )
+
+
+def _without_spans(data: Data) -> Data:
+    """The data without what only says which tokens to forget: runs that differ there share target and oracle."""
+    names = ("forget", "retain", "holdout", "training", "general")
+    bare = {
+        name: source.model_copy(update={"annotations": None})
+        for name in names
+        if (source := getattr(data, name)) is not None
+    }
+    return data.model_copy(update={**bare, "boundary": "any"})
 
 
 def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
