@@ -32,14 +32,14 @@ def test_types_and_defaults_in_words() -> None:
     assert field("method.terms").kind == "list of sections"
     assert field("method.terms[].objective").default == ""
     assert field("finetune").kind == "section or null"
-    assert field("finetune.learning_rate").kind == "number > 0"
+    assert field("finetune.train.learning_rate").kind == "number > 0"
 
 
 def test_values_of_a_recipe() -> None:
     recipe = Recipe()
     assert value_at(recipe, "train.learning_rate") == "1e-05"
     assert value_at(recipe, "evaluation.generate") == "true"
-    assert value_at(recipe, "finetune.learning_rate") == ""
+    assert value_at(recipe, "finetune.train.learning_rate") == ""
 
 
 def test_the_shipped_schema_is_the_schema() -> None:

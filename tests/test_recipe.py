@@ -46,7 +46,7 @@ def test_dump_reads_back_equal() -> None:
             "model": {"fresh": {}},
             "data": {"forget": {"path": "a", "columns": {"prompt": "q"}}},
             "method": {"terms": [{"objective": {"name": "npo", "beta": 0.1}}, {"objective": "nll", "on": "retain"}]},
-            "finetune": {"learning_rate": 1e-3},
+            "finetune": {"train": {"learning_rate": 1e-3}},
         }
     )
     assert first.method.terms[0].objective == "npo:beta=0.1"
@@ -116,7 +116,7 @@ def test_without_a_near_name_the_keys_are_listed() -> None:
         ({"data": {"template": "{prompt}"}}, "data: template must be auto, chat"),
         ({"train": {"max_steps": 0}}, "train: max_steps must be -1 or at least 1"),
         ({"train": {"num_train_epochs": 1, "warmup_epochs": 2}}, "train: warmup_epochs must not be beyond"),
-        ({"finetune": {"trainable": "("}}, "finetune: trainable is not a regular expression"),
+        ({"finetune": {"train": {"trainable": "("}}}, "finetune.train: trainable is not a regular expression"),
         ({"train": {"bf16": True}, "model": {"dtype": "float16"}}, "train.bf16: mixed precision"),
         ({"device": "gpu"}, "device: String should match pattern"),
         ({"train": {"learning_rate": float("inf")}}, "train.learning_rate: should be a finite number"),
@@ -131,12 +131,12 @@ def test_cross_field_and_range_checks(source: Any, fault: str) -> None:
 
 
 def test_faults_of_methods_join_those_of_the_schema() -> None:
-    def also(method: Method) -> list[str]:
-        return [f"method.preset: no '{method.preset}'"]
+    def also(method: Method, plugins: tuple[str, ...]) -> list[str]:
+        return [f"method.preset: no '{method.preset}' in {plugins}"]
 
-    assert faults_of({"method": {"preset": "etww"}, "seed": -1}, also=also) == [
+    assert faults_of({"method": {"preset": "etww"}, "seed": -1, "plugins": "a.py, b.py"}, also=also) == [
         "seed: should be greater than or equal to 0 (got -1)",
-        "method.preset: no 'etww'",
+        "method.preset: no 'etww' in ('a.py', 'b.py')",
     ]
 
 

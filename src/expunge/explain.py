@@ -43,7 +43,7 @@ def fields() -> list[FieldHelp]:
 def value_at(recipe: Recipe, path: str) -> str:
     """What a recipe holds at a dotted path, as text; empty if the section is not there.
 
-    >>> value_at(Recipe(), "train.learning_rate"), value_at(Recipe(), "finetune.learning_rate")
+    >>> value_at(Recipe(), "train.learning_rate"), value_at(Recipe(), "finetune.train.learning_rate")
     ('1e-05', '')
     """
     node: Any = recipe.model_dump(mode="json")
