@@ -164,6 +164,13 @@ def test_the_self_test_leaves_the_mode_alone() -> None:
     assert model.training
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_a_model_does_not_switch_its_dropout_on_or_off(training: bool) -> None:
+    model = tiny("gpt2-tied-positions").train(training)
+    module = Scored(model)
+    assert module.training is model.training is training
+
+
 @pytest.mark.parametrize(("at", "shift"), [("before", 0), ("own", 1)])
 def test_hidden_states_are_those_before_or_after_the_token(at: str, shift: int) -> None:
     model = tiny("llama")

@@ -180,6 +180,7 @@ class Scored(nn.Module):
         self.model = model
         self._stats = naive_token_stats if naive else token_stats
         self._bf16 = bf16
+        self.train(model.training)  # a new module says it trains; whoever puts back its mode would switch dropout on
 
     def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
         """Statistics (B, T) of the batch's scored tokens; `reference` as `reference_rows` returns it."""
