@@ -1,0 +1,77 @@
+"""Named methods: every one builds, says where it is from, and is what its paper says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from expunge import presets
+from expunge.errors import MethodError
+from expunge.recipe import Method
+from expunge.terms import build_terms
+
+named = pytest.mark.parametrize("name", presets.PRESETS)
+
+TABLE: dict[str, list[tuple[str, str, str, str, str, float]]] = {
+    "ga": [("ga", "forget", "uniform", "raw", "selected", 1.0)],
+    "graddiff": [("ga", "forget", "uniform", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
+    "graddiff-kl": [("ga", "forget", "uniform", "raw", "selected", 1.0), ("kl", "retain", "uniform", "raw", "selected", 1.0)],
+    "npo": [("npo", "forget", "uniform", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
+    "simnpo": [("simnpo", "forget", "uniform", "raw", "selected", 0.125), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
+    "wga": [("ga", "forget", "confidence", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
+    "satimp": [("ga", "forget", "satimp", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 0.1)],
+    "satimp-ou": [
+        ("ga", "forget", "satimp:beta2=1.0", "raw", "selected", 0.1), ("nll", "retain", "uniform", "raw", "selected", 1.0),
+    ],
+    "etw": [("ga", "forget", "entropy", "normalised", "selected", 0.1), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
+}  # fmt: skip
+"""Objective, side, score, selector, tokens and factor of each term, written out from the papers and the peer's code."""
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_preset_is_what_its_paper_says(name: str) -> None:
+    terms = build_terms(Method(preset=name))
+    assert [(str(t.objective), t.on, str(t.score), str(t.select), t.tokens, t.coef) for t in terms] == TABLE[name]
+
+
+@named
+def test_every_preset_builds_and_says_where_it_is_from(name: str) -> None:
+    preset = presets.get(name)
+    assert preset.summary
+    assert "arXiv" in preset.source
+    assert not preset.summary.endswith(".")
+    assert any(t.on == "forget" for t in build_terms(Method(preset=name)))
+    for spec, setting in preset.alternatives:
+        assert build_terms(Method(preset=spec)) is not None
+        assert setting
+
+
+@named
+def test_settings_of_a_preset_change_its_terms(name: str) -> None:
+    for key in presets.get(name).settings:
+        changed = build_terms(Method(preset=f"{name}:{key}=0.123"))
+        assert changed != build_terms(Method(preset=name)), key
+        with pytest.raises(MethodError, match="number"):
+            build_terms(Method(preset=f"{name}:{key}=much"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("npoo", "unknown preset 'npoo'. Did you mean: npo"),
+        ("etw:beta=1", "preset 'etw' has no settings; found 'beta'. Write its terms"),
+        ("tif:bta=1", "unknown setting of preset 'tif' 'bta'. Did you mean: beta"),
+        ("tif:beta", "preset 'tif:beta': expected key=value after ':', found 'beta'"),
+    ],
+)
+def test_a_preset_that_is_not_there_says_so(spec: str, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        presets.get(spec)
+
+
+def test_presets_are_data_that_cannot_be_changed_by_who_uses_them() -> None:
+    first: Any = presets.get("etw").terms[0]
+    copy = dict(first)
+    copy["coef"] = 99.0
+    assert presets.get("etw").terms[0]["coef"] == 0.1

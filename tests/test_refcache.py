@@ -1,0 +1,115 @@
+"""The reference's numbers: computed once a record, the same whatever the batch, never with a gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from expunge.core import Batch, Needs, TokenStats
+from expunge.errors import TrainingError
+from expunge.fused import ReferenceRows
+from expunge.lm import Scored
+from expunge.refcache import Reference, remembered
+from tests.contract import harness as h
+from tests.fixtures.models import tiny
+
+RECORDS = h.items(5)
+NAMES = ("logp", "label_logit", "lse")
+
+
+class Counted(h.Leaves):
+    """Leaves that note which records they were asked for."""
+
+    asked: list[tuple[str, ...]]
+
+    def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
+        self.asked.append(batch.ids)
+        return super().forward(batch, needs, reference)
+
+
+def counted(records: list[h.Encoded] = RECORDS) -> tuple[Reference, Counted]:
+    model = Counted(records)
+    model.asked = []
+    return Reference(model), model  # type: ignore[arg-type]
+
+
+def test_numbers_are_those_of_the_model_and_carry_no_gradient() -> None:
+    reference, model = counted()
+    batch = h.batch_of(RECORDS)
+    found, expected = reference.stats(batch), model(batch, Needs())
+    for name in NAMES:
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+        assert not getattr(found, name).requires_grad
+
+
+def test_each_record_is_computed_once_however_it_is_batched() -> None:
+    reference, model = counted()
+    whole = reference.stats(h.batch_of(RECORDS[:3]))
+    again = reference.stats(h.batch_of([RECORDS[2], RECORDS[4], RECORDS[0]], pad_to=15))
+    assert model.asked == [("f0", "f1", "f2"), ("f4",)]
+    for row, other in ((0, 2), (2, 0)):
+        assert torch.equal(again.logp[other, : len(RECORDS[row])], whole.logp[row, : len(RECORDS[row])])
+    reference.stats(h.batch_of([RECORDS[4]] * 3))
+    assert len(model.asked) == 2
+
+
+def test_a_record_that_was_cut_or_scored_otherwise_is_computed_anew() -> None:
+    reference, model = counted()
+    item = RECORDS[0]
+    reference.stats(h.batch_of([item]))
+    targets = item.targets.copy()
+    targets[(targets >= 0).argmax()] = -100
+    reference.stats(h.batch_of([dataclasses.replace(item, targets=targets)]))
+    reference.stats(h.batch_of([dataclasses.replace(item, input_ids=(item.input_ids + 1) % h.VOCABULARY)]))
+    assert len(model.asked) == 3
+
+
+def test_a_record_with_nothing_scored_is_no_trouble() -> None:
+    reference, _ = counted()
+    found = reference.stats(h.batch_of([h.empty(RECORDS[0]), h.empty(RECORDS[1])]))
+    assert not found.logp.any()
+
+
+def test_rows_are_asked_for_only_by_maps_that_read_the_reference() -> None:
+    reference, _ = counted()
+    batch = h.batch_of(RECORDS)
+    assert reference.rows(batch, Needs(reference=True)) is None
+    for objective in h.OBJECTIVES:
+        rows = reference.rows(batch, objective.needs)
+        if any(m.reads_reference for m in objective.needs.vocab):
+            assert rows is not None
+            assert not rows.hidden.requires_grad
+            read = batch.targets.numel() if objective.needs.everywhere else int(batch.mask.sum())
+            assert len(rows.hidden) == read
+        else:
+            assert rows is None
+
+
+def test_numbers_remembered_stay_when_the_model_moves_on() -> None:
+    module = Scored(tiny("llama")).train()
+    batch = h.batch_of(RECORDS)
+    reference = remembered(module, RECORDS, pad_id=0)
+    assert module.training
+    with torch.no_grad():
+        before = module(batch, Needs()).logp
+        for p in module.parameters():
+            p.add_(0.1)
+    torch.testing.assert_close(reference.stats(batch).logp, before, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_plays_no_part_in_remembered_numbers() -> None:
+    module = Scored(tiny("gpt2-tied-positions", resid_pdrop=0.5, embd_pdrop=0.5)).train()
+    first, again = (remembered(module, RECORDS, pad_id=0).stats(h.batch_of(RECORDS)).logp for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_a_remembered_reference_says_so_when_asked_for_more() -> None:
+    reference = remembered(Scored(tiny("llama")), RECORDS[:2], pad_id=0)
+    reference.stats(h.batch_of(RECORDS[:2]))
+    with pytest.raises(TrainingError, match="records it never saw: f3"):
+        reference.stats(h.batch_of([RECORDS[3]]))
+    kl = next(o for o in h.OBJECTIVES if o.needs.any_reference and not o.needs.reference)
+    with pytest.raises(TrainingError, match="never saw: f0"):
+        reference.rows(h.batch_of(RECORDS[:1]), kl.needs)
