@@ -210,7 +210,8 @@ def test_confident_tokens_keep_their_digits_in_float32(p: float) -> None:
     own = targets[:, None]
     assert worst(leaf.grad.gather(1, own), wanted.gather(1, own)) < 1e-6
     rest = torch.ones_like(z, dtype=torch.bool).scatter(1, own, False)
-    assert worst(leaf.grad[rest], wanted[rest]) < 1e-6
+    # z - max is up to 35 here and rounded to 2e-6, which exp makes a relative error; softmax's own exp adds 1e-6
+    assert worst(leaf.grad[rest], wanted[rest]) < 4e-6
 
 
 def test_naive_float32_loses_those_digits() -> None:
