@@ -13,19 +13,25 @@ from expunge.terms import build_terms
 
 named = pytest.mark.parametrize("name", presets.PRESETS)
 
-TABLE: dict[str, list[tuple[str, str, str, str, str, float]]] = {
-    "ga": [("ga", "forget", "uniform", "raw", "selected", 1.0)],
-    "graddiff": [("ga", "forget", "uniform", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
-    "graddiff-kl": [("ga", "forget", "uniform", "raw", "selected", 1.0), ("kl", "retain", "uniform", "raw", "selected", 1.0)],
-    "npo": [("npo", "forget", "uniform", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
-    "simnpo": [("simnpo", "forget", "uniform", "raw", "selected", 0.125), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
-    "wga": [("ga", "forget", "confidence", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
-    "satimp": [("ga", "forget", "satimp", "raw", "selected", 1.0), ("nll", "retain", "uniform", "raw", "selected", 0.1)],
-    "satimp-ou": [
-        ("ga", "forget", "satimp:beta2=1.0", "raw", "selected", 0.1), ("nll", "retain", "uniform", "raw", "selected", 1.0),
-    ],
-    "etw": [("ga", "forget", "entropy", "normalised", "selected", 0.1), ("nll", "retain", "uniform", "raw", "selected", 1.0)],
-}  # fmt: skip
+Row = tuple[str, str, str, str, str, float]
+RETAIN: Row = ("nll", "retain", "uniform", "raw", "selected", 1.0)
+
+
+def forget(objective: str, score: str = "uniform", select: str = "raw", coef: float = 1.0) -> Row:
+    return (objective, "forget", score, select, "selected", coef)
+
+
+TABLE: dict[str, list[Row]] = {
+    "ga": [forget("ga")],
+    "graddiff": [forget("ga"), RETAIN],
+    "graddiff-kl": [forget("ga"), ("kl", *RETAIN[1:])],
+    "npo": [forget("npo"), RETAIN],
+    "simnpo": [forget("simnpo", coef=0.125), RETAIN],
+    "wga": [forget("ga", "confidence"), RETAIN],
+    "satimp": [forget("ga", "satimp"), (*RETAIN[:-1], 0.1)],
+    "satimp-ou": [forget("ga", "satimp:beta2=1.0", coef=0.1), RETAIN],
+    "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
+}
 """Objective, side, score, selector, tokens and factor of each term, written out from the papers and the peer's code."""
 
 

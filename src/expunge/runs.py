@@ -138,7 +138,7 @@ def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
     run = runfolder.open(recipe.output_dir)
     if run.manifest["status"] == "finished":
         return run, True
-    run.update(status="running", finished=None)
+    run.update(status="running", finished=None, error=None)
     return run, False
 
 
