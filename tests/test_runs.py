@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from expunge import lm as lms
-from expunge import recipe, runs
+from expunge import recipe, registry, runs
 from expunge.data.records import Record
 from expunge.errors import DataError, Interrupted, MethodError, RunFolderError, TrainingError
 from expunge.lm import LM
@@ -193,7 +193,7 @@ def test_another_recipe_in_the_same_folder_is_refused_unless_it_may_overwrite(ma
 
 def test_a_run_whose_numbers_break_is_marked_failed(material: Path, tmp_path: Path) -> None:
     broken = made(material, tmp_path / "run", preset="ga", train={"learning_rate": 1e30})
-    with pytest.raises(TrainingError, match="not finite|loss nan|loss inf|gradient norm"):
+    with pytest.raises(TrainingError, match=r"not finite|loss nan|loss inf|gradient norm"):
         runs.unlearn(broken)
     facts = json.loads((tmp_path / "run/manifest.json").read_text())
     assert facts["status"] == "failed"
@@ -225,7 +225,8 @@ def test_controls_change_the_model_and_repeat_themselves(material: Path, tmp_pat
     assert not any(same(found[a], found[b]) for i, a in enumerate(names) for b in names[i + 1 :])
 
 
-def test_plugins_of_a_recipe_are_loaded(material: Path, tmp_path: Path) -> None:
+def test_plugins_of_a_recipe_are_loaded(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_METHODS", {kind: dict(known) for kind, known in registry._METHODS.items()})
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "from expunge.core import NOTHING\n"
@@ -233,7 +234,7 @@ def test_plugins_of_a_recipe_are_loaded(material: Path, tmp_path: Path) -> None:
         "@method('scorer', 'first-token-of-test-runs')\n"
         "@dataclass(frozen=True)\n"
         "class First:\n"
-        "    '''1 on the first scored token.\n\n    Source: our definition.\n\n    >>> First().needs.policy\n    False\n    '''\n"
+        "    '''1 on the first scored token.'''\n"
         "    needs = NOTHING\n"
         "    def __call__(self, forward, state):\n"
         "        return ((forward.mask.cumsum(-1) == 1) & forward.mask).float()\n"
