@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from expunge import pipeline, recipe, runfolder
 from expunge import progress as progresses
 from expunge.data.load import save
@@ -26,6 +28,7 @@ def run(out: str | Path, *, overwrite: bool = False, progress: Progress | None =
     """
     root = Path(out)
     show = progress or progresses.automatic()
+    torch.set_num_threads(1)  # matrices this small lose by sharing, and one thread gives the same bits on every machine
     folder, _ = _begin(root, overwrite)
     with runfolder.recording(folder):
         with show.stage("Invent people"):
