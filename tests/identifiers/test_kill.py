@@ -18,7 +18,8 @@ from tests.identifiers.test_chat import asked_about
 
 pytest.importorskip("openai", reason="needs the extra llm")
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
 from expunge.data.records import Record
 from expunge.identifiers import annotate, build
 url, out, cache = sys.argv[1:]
