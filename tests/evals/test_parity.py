@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from expunge.evals import generation, metrics, peer, scoring, table, tofu
 from expunge.evals.judge import Bootstrap
 from expunge.evals.measure import CONVENTIONS, Measured, attacks, per_item
 from expunge.lm import LM
+from tests.evals import naive
 
 TEMPLATE = "<|begin|><|user|>{prompt}<|end|><|assistant|>{answer}<|eos|>"
 MODELS = ("retain", "target", "npo_strong")
@@ -183,3 +186,27 @@ def test_a_released_log_serves_as_the_oracle(shared: Path, tmp_path: Path, name:
     for key in ("forget_quality", "privleak", "mia_reference"):
         assert found.numbers[key].interval.value == pytest.approx(log[key]["agg_value"], abs=1e-7), key
     assert found.numbers["forget_quality"].reference == "retain"
+
+
+@pytest.mark.slow
+def test_one_pass_is_cheaper_than_a_pass_for_each_metric(shared: Path) -> None:
+    """CPU time of both ways in one process, the least of three; docs/evaluation.md has the numbers measured."""
+    sets = {name: records[:16] for name, records in tofu.load_suite(shared / "parity" / "data").items()}
+    lm, oracle = (load(shared / "parity" / "models" / name) for name in ("target", "retain"))
+    encoder = encoder_of(lm)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = {"one": math.inf, "each": math.inf}
+    for _ in range(3):
+        start = time.process_time()
+        for name, records in sets.items():
+            scoring.score(lm, encoder, records)
+            if name in ("forget", "holdout"):
+                scoring.score(oracle, encoder, records, ("answer",))
+        middle = time.process_time()
+        naive.every_pass(lm.model, oracle.model, encoder, sets)
+        best["one"] = min(best["one"], middle - start)
+        best["each"] = min(best["each"], time.process_time() - middle)
+    torch.set_num_threads(threads)
+    print(f"\nCPU seconds: {best}, ratio {best['each'] / best['one']:.2f}")
+    assert best["each"] > 1.5 * best["one"]

@@ -37,8 +37,8 @@ def test_other_prompts_begin_other_rows_and_skipped_items_do_not_count() -> None
 def test_rows_do_not_grow_without_end() -> None:
     items = [item(list(range(100, 190)), 10) for _ in range(7)]
     found = trees.plan(items, ["a"] * 7, range(7))
-    assert [len(tree.members) for tree in found] == [3, 3, 1]
-    assert all(tree.length == 9 + 81 * len(tree.members) - 0 for tree in found)
+    assert [len(tree.members) for tree in found] == [2, 2, 2, 1]
+    assert all(tree.length == 9 + 81 * len(tree.members) for tree in found)
     long = [item(list(range(100, 900)), 700) for _ in range(4)]
     assert len(trees.plan(long, ["a"] * 4, range(4))) == 1  # a long prompt is worth sharing
 

@@ -17,7 +17,7 @@ from expunge.core import IGNORE
 from expunge.data.encode import Encoded
 from expunge.lm import LM, backbone_of
 
-ROW_TOKENS = 256
+ROW_TOKENS = 192
 """Longer rows share more but pay for attention over branches that are masked away."""
 
 
