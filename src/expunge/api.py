@@ -91,7 +91,7 @@ def token_weights(
     weighted token mean. MethodError for scores that need more than logits: annotations, hidden states.
 
     >>> logits = torch.log(torch.tensor([[[0.5, 0.5], [1.0, 1e-30], [0.5, 0.5]]]))
-    >>> token_weights(logits, torch.tensor([[-100, 0, 1]])).tolist()  # all entropy is at the first label
+    >>> token_weights(logits, torch.tensor([[-100, 0, 1]])).round(decimals=3).tolist()  # all at the first label
     [[0.0, 2.0, 0.0]]
     """
     scorer, selector = registry.build("scorer", score), registry.build("selector", select)
