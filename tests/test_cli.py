@@ -35,7 +35,11 @@ OPTIONS = {
     "schema": set(),
     "score": {"--score", "--select", "--records", "--out"},
     "show": {"--plugin"},
-}
+    "synth": {
+        "--out", "--people", "--seed", "--language", "--kind", "--layout", "--forget", "--holdout", "--facts",
+        "--overwrite",
+    },
+}  # fmt: skip
 
 
 def call(*arguments: str, code: int = 0) -> str:
@@ -246,6 +250,19 @@ def test_score_shows_tokens_and_writes_all_of_them(mine: Path, shared: Path) -> 
     table = pq.read_table("scores.parquet")
     assert table.num_rows == 8
     assert "weight" in table.column_names
+
+
+def test_synth_writes_the_benchmark_in_either_layout(mine: Path) -> None:
+    asked = ("synth", "--out", "people", "--people", "20", "--facts", "3", "--seed", "5")
+    assert "people/forget.jsonl" in call(*asked)
+    rows = [json.loads(line) for line in Path("people/forget.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (len(rows), len({row["subject"] for row in rows})) == (6, 2)
+    assert json.loads(Path("people/benchmark.json").read_text())["settings"]["seed"] == 5
+    assert "already holds" in call(*asked, code=2)
+    assert "forget20.json" in call("synth", "--out", "t", "--people", "20", "--forget", "0.2", "--layout", "tofu")
+    assert "zh" in call("synth", "--out", "x", "--people", "20", "--language", "zz", code=2)
+    assert "from 20 to 20000" in call("synth", "--out", "x", "--people", "3", code=2)
+    assert not Path("x").exists()
 
 
 def test_annotate_marks_phrases_and_a_recipe_reads_them(mine: Path) -> None:

@@ -170,7 +170,7 @@ def score(
     from expunge.sides import records_of
 
     terms = [] if scorer is None else [f"method={{terms: [{{objective: ga, score: '{scorer}', select: '{select}'}}]}}"]
-    resolved = _resolve(recipe, [*(overrides or ()), *terms], False, "run")
+    resolved = _single(_resolve(recipe, [*(overrides or ()), *terms], False, "run"))
     forget = records_of(resolved.data.forget, "forget")
     table = runs.score_tokens(resolved, _target(resolved), forget if out is not None else forget[:records])
     for row in table.slice(0, records).to_pylist():
@@ -290,6 +290,33 @@ def init(
 
 
 @app.command(rich_help_panel="Prepare")
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder for the files.", show_default=False)],
+    people: Annotated[int, typer.Option(help="How many people (or libraries), 20 to 20,000.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every name, fact and wording.")] = 0,
+    language: Annotated[str, typer.Option(help="en, zh or ar.")] = "en",
+    kind: Annotated[str, typer.Option(help="people, or code: libraries that do not exist.")] = "people",
+    layout: Annotated[str, typer.Option(help="expunge: with gold spans; tofu: TOFU's files and columns.")] = "expunge",
+    forget: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the people to forget.")] = 0.1,
+    holdout: Annotated[float, typer.Option(min=0, max=0.25, help="Share of the people never taught.")] = 0.1,
+    facts: Annotated[int | None, typer.Option(help="Kinds of fact a person; all if not given.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in the way.")] = False,
+) -> None:
+    """Invent fictitious people, with questions, answers and gold spans: records to try everything on."""
+    from typing import cast
+
+    from expunge import synth as invented
+    from expunge.synth.benchmark import Kind
+    from expunge.synth.files import Layout
+
+    made = invented.make(
+        people, seed, language, cast(Kind, kind), forget_share=forget, holdout_share=holdout, facts=facts
+    )
+    for file in invented.write(made, out, cast(Layout, layout), overwrite):
+        typer.echo(str(file))
+
+
+@app.command(rich_help_panel="Prepare")
 def annotate(
     records: Annotated[str, typer.Argument(help="File with the records.", show_default=False)],
     identifier: Annotated[str, typer.Option("--with", help="Identifier, such as phrases:file=F.", show_default=False)],
@@ -332,7 +359,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Look for what would spoil the numbers: overlaps, truncation, records without a scored token."""
     from expunge import pipeline, terminal
 
-    findings = pipeline.check(_resolve(recipe, overrides, False, "finetune"))
+    findings = pipeline.check(_single(_resolve(recipe, overrides, False, "finetune")))
     _print(*terminal.findings(findings))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(USER_ERROR)
@@ -386,11 +413,21 @@ def _print(*things: Any) -> None:
         console.print(thing)
 
 
+def _single(recipe: Recipe) -> Recipe:
+    """The first of the runs that a recipe stands for."""
+    from expunge.recipe import variants
+
+    first, *others = variants(recipe)
+    if others:
+        typer.echo(f"The first of {len(others) + 1} runs: {Path(first.output_dir).name}")
+    return first
+
+
 def _print_plan(recipe: Recipe) -> None:
     from expunge import terminal
     from expunge.plan import plan
 
-    _print(*terminal.plan_page(plan(recipe)))
+    _print(*terminal.plan_page(plan(_single(recipe))))
 
 
 def _done(folder: Path) -> None:

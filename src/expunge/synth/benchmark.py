@@ -108,17 +108,17 @@ def make(
     forget_share: float = 0.1,
     holdout_share: float = 0.1,
     neighbours: int = 1,
-    shared: int = 4,
+    shared: int | None = None,
     facts: int | None = None,
     phrasings: int = 1,
-    pairs: int = 4,
+    pairs: int | None = None,
     general: int | None = None,
 ) -> Benchmark:
     """A benchmark of so many fictitious people (or, by `kind='code'`, libraries), all of it decided by the seed.
 
     `forget_share` and `holdout_share` are shares of all people. Each forgotten person has `neighbours` retained ones
-    with `shared` facts in common. `facts`: only the first so many kinds of fact (default all). DataError for a setting
-    out of range.
+    with `shared` facts in common, and is in `pairs` entangled sentences (each 4 by default, or as many as the facts
+    allow). `facts`: only the first so many kinds of fact (default all). DataError for a setting out of range.
 
     >>> benchmark = make(people=20, seed=1)
     >>> [len(list(benchmark.subjects(split))) for split in ("forget", "retain", "holdout")]
@@ -129,6 +129,8 @@ def make(
     forget, holdout = int(people * forget_share + 0.5), int(people * holdout_share + 0.5)
     general = min(max(people, 20), 2000) if general is None else general
     most = min(len(fact.questions) for fact in lexicon.facts) - 1
+    shared = min(4, count // 2) if shared is None else shared
+    pairs = min(4, count - shared) if pairs is None else pairs
     _in_range("people", people, SMALLEST, LARGEST)
     _in_range("facts", count, 1, len(lexicon.facts))
     _in_range("phrasings", phrasings, 1, most)
