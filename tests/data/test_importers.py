@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from expunge.data.annotations import Manifest, attach, read, write
 from expunge.data.encode import Encoder
 from expunge.data.importers import from_docbin, from_presidio, from_token_mask, from_words
 from expunge.data.records import Record, Span
@@ -88,3 +89,38 @@ def test_docbin(tmp_path: Path) -> None:
         from_docbin([RECORD, RECORD], tmp_path / "x.spacy")
     with pytest.raises(DataError, match="has another text"):
         from_docbin([Record("z", "", "Other")], tmp_path / "x.spacy")
+
+
+def test_a_docbin_of_a_pipeline_in_another_language_becomes_annotations_that_training_reads(
+    tmp_path: Path, tokenizers: Tokenizers
+) -> None:
+    spacy = pytest.importorskip("spacy", reason="spaCy is not installed")
+    records = [Record("a", "谁?", "他出生在北京市。"), Record("b", "Who?", "Ada of Zürich"), Record("c", text="no one")]
+    pipeline = spacy.blank("xx")
+    ruler = pipeline.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "LOC", "pattern": "Zürich"}, {"label": "PER", "pattern": "Ada"}])
+    spacy.tokens.DocBin(docs=pipeline.pipe(r.body for r in records)).to_disk(tmp_path / "x.spacy")
+    made = from_docbin(records, tmp_path / "x.spacy")
+    assert [texts(r, m.spans) for r, m in zip(records, made, strict=True)] == [[], ["Ada", "Zürich"], []]
+    write(tmp_path / "spans.jsonl", made, Manifest("spacy"))
+    (attached,) = attach(records[1:2], read(tmp_path / "spans.jsonl"))
+    assert texts(attached, attached.spans) == ["Ada", "Zürich"]
+    weights = Encoder(tokenizers["bpe"]).encode(attached).static["given"]
+    assert 0 < int((weights > 0).sum()) < int((weights >= 0).sum())
+
+
+def test_results_of_the_real_presidio_are_read() -> None:
+    presidio = pytest.importorskip("presidio_analyzer", reason="Presidio is not installed")
+    result = presidio.RecognizerResult("EMAIL_ADDRESS", 4, 15, 1.0)
+    record = Record("r", "How?", "Via ada@host.com, she says")
+    assert texts(record, from_presidio(record, [result.to_dict()])) == ["ada@host.co"]
+
+
+@pytest.mark.parametrize("broken", [b"", b"no DocBin at all"])
+def test_a_file_that_is_no_docbin_is_said_in_our_words(tmp_path: Path, broken: bytes) -> None:
+    pytest.importorskip("spacy", reason="spaCy is not installed")
+    (tmp_path / "x.spacy").write_bytes(broken)
+    with pytest.raises(DataError, match="is no DocBin"):
+        from_docbin([RECORD], tmp_path / "x.spacy")
+    with pytest.raises(DataError, match="there is no file"):
+        from_docbin([RECORD], tmp_path / "y.spacy")

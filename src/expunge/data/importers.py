@@ -137,7 +137,12 @@ def from_docbin(
         from spacy.tokens import DocBin
     except ImportError:
         raise MissingExtraError("reading a spaCy DocBin", "spacy") from None
-    documents = list(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab))
+    if not Path(path).is_file():
+        raise DataError(f"there is no file {path}. Name the .spacy file that a DocBin was saved to.")
+    try:
+        documents = list(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is no DocBin: {str(error).splitlines()[0][:200]}") from None
     if len(documents) != len(records):
         raise DataError(f"{path} has {len(documents)} documents, but there are {len(records)} records.")
     out = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from expunge.data.records import Record, Span
-from expunge.errors import MissingExtraError
+from expunge.errors import MissingExtraError, unknown
 from expunge.identifiers.finding import UNWANTED, Estimate, Finding, IdentifierError
 from expunge.registry import Share, method
 
@@ -39,6 +40,10 @@ class Pii:
     def identify(self, records: Sequence[Record]) -> Iterator[Finding]:
         analyzer = _analyzer(self.language, self.model)
         wanted = [entity.strip() for entity in self.entities.split("|") if entity.strip()] or None
+        known = sorted(analyzer.get_supported_entities(self.language))
+        for entity in wanted or ():
+            if entity not in known:
+                raise IdentifierError(f"identifier 'pii': {unknown('entity', entity, known)}")
         for record in records:
             results = analyzer.analyze(
                 text=record.body, language=self.language, entities=wanted, score_threshold=self.threshold
@@ -54,6 +59,8 @@ def spans_of_results(record: Record, results: Sequence[Any]) -> tuple[Span, ...]
 
 
 def _analyzer(language: str, model: str) -> Any:
+    # else the recogniser of e-mail addresses fetches a list of domains; without it, it takes the one that it came with
+    os.environ.setdefault("TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS", "")
     try:
         import spacy
         from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
