@@ -7,7 +7,8 @@ from typing import Literal
 
 import regex
 
-Range = tuple[int, int]
+from expunge.identifiers.locate import Range
+
 Segmentation = Literal["words", "whitespace", "characters", "code"]
 
 _BOUNDARY = regex.compile(r"(?V1w)\b")

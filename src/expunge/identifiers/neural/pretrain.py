@@ -33,6 +33,13 @@ class Shape:
     num_attention_heads: int = 4
     length: int = 256
 
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise DataError(
+                f"a model of width {self.hidden_size} cannot have {self.num_attention_heads} attention heads: the width "
+                "must be a multiple of their number."
+            )
+
 
 @dataclass(frozen=True)
 class Schedule:
