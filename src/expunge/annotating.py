@@ -125,9 +125,9 @@ def train_classifier(
 
     from expunge.data import annotations
     from expunge.data.load import load
+    from expunge.data.words import Segmentation
     from expunge.identifiers.neural.tagger import Lessons
     from expunge.identifiers.neural.tagger import train_classifier as train
-    from expunge.identifiers.words import Segmentation
     from expunge.recipe import Source
 
     if words not in get_args(Segmentation):

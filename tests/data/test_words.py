@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expunge.identifiers.words import Segmentation, cut
+from expunge.data.words import Segmentation, cut
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from expunge.data.records import Annotation, Record, Span
+from expunge.data.words import Segmentation, cut
 from expunge.identifiers import build
-from expunge.identifiers.words import Segmentation, cut
 from expunge.synth import make
 
 CASES: list[tuple[dict[str, Any], Segmentation]] = [

@@ -7,8 +7,7 @@ from typing import Literal
 
 import regex
 
-from expunge.identifiers.locate import Range
-
+Range = tuple[int, int]
 Segmentation = Literal["words", "whitespace", "characters", "code"]
 
 _BOUNDARY = regex.compile(r"(?V1w)\b")

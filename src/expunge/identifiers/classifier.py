@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 
 from expunge.data.records import Record
+from expunge.data.words import cut
 from expunge.identifiers.finding import Estimate, Finding
 from expunge.identifiers.masked import labelled
-from expunge.identifiers.words import cut
 from expunge.registry import Share, method
 
 

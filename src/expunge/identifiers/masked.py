@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 
 from expunge.data.records import Record, Span
+from expunge.data.words import Segmentation, cut
 from expunge.identifiers.finding import GENERAL, UNWANTED, Estimate, Finding
-from expunge.identifiers.words import Segmentation, cut
 from expunge.registry import Share, method
 
 Count = Annotated[int, Gt(0)]

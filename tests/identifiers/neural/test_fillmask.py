@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from expunge.data.records import Record
+from expunge.data.words import cut
 from expunge.errors import ModelError
 from expunge.identifiers import build
 from expunge.identifiers.neural import fillmask
 from expunge.identifiers.neural.fillmask import Filler, Question
-from expunge.identifiers.words import cut
 from tests.identifiers.neural.conftest import sentences
 
 VOCABULARY = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "the", "The", "town", "is", "vel", "##tria", "##TRIA", "?"]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from expunge.data.records import Annotation, Record
+from expunge.data.words import Segmentation, cut
 from expunge.errors import DataError, ModelError
 from expunge.identifiers.finding import GENERAL, UNWANTED
 from expunge.identifiers.locate import Range
 from expunge.identifiers.neural.batches import by_length, padded
 from expunge.identifiers.neural.folder import identity, load_model, load_tokenizer, save
-from expunge.identifiers.words import Segmentation, cut
 from expunge.lm import device_of
 
 Floats = NDArray[np.float64]
