@@ -62,11 +62,13 @@ def test_options_in_commands_exist() -> None:
     commands = typer.main.get_group(app).commands
     for page, body in [*blocks("console"), *blocks("")]:
         for line in body.splitlines():
-            found = re.match(r"\$ expunge ([a-z]+)(.*)", line)
+            found = re.match(r"\$ expunge ([a-z]+)(?: ([a-z][a-z-]*))?(.*)", line)
             if found is None or found[1] not in commands:
                 continue
-            known = {option for parameter in commands[found[1]].params for option in parameter.opts}
-            for word in shlex.split(found[2].partition("#")[0] if "'" not in found[2] else found[2]):
+            verb = commands[found[1]]
+            verb = verb.commands[found[2] or ""] if isinstance(verb, typer.core.TyperGroup) else verb
+            known = {option for parameter in verb.params for option in parameter.opts}
+            for word in shlex.split(found[3].partition("#")[0] if "'" not in found[3] else found[3]):
                 assert not word.startswith("--") or "=" in word or word in known, f"{page.name}: {line}"
 
 
