@@ -170,3 +170,22 @@ def test_token_weights_are_the_weights_of_the_recipe(done: RunFolder, root: Path
         assert bool((weights[labels == -100] == 0).all())
     with pytest.raises(MethodError, match="annotation"):
         expunge.token_weights(logits, labels, score="given")
+
+
+def test_a_recipe_with_arms_and_seeds_is_a_folder_of_runs(root: Path, tmp_path: Path) -> None:
+    arms = {"plain": ["method.preset=graddiff"], "etw": [], "etw-random": ["method.control=random"]}
+    whole = recipe.load(settings(root, arms=arms, output_dir=str(tmp_path / "study")))
+    folder = pipeline.run(whole, Silent())
+    assert folder.manifest["kind"] == "study"
+    assert folder.manifest["runs"] == ["plain", "etw", "etw-random"]
+    assert runfolder.verify(folder.path) == []
+    made = runfolder.open(folder.file("etw-random"))
+    assert made.manifest["compared_with"]["target"].endswith("models/target")
+    wider = recipe.load(settings(root, arms={"etw": []}, seeds=2, output_dir=str(tmp_path / "study")))
+    begun = runfolder.open(folder.file("etw")).manifest["created"]
+    again = pipeline.run(wider, Silent())
+    assert again.manifest["runs"] == ["etw-0", "etw-1"]
+    assert runfolder.open(folder.file("etw")).manifest["created"] == begun, "what was run before is kept"
+    seeds = [runfolder.open(folder.file(f"etw-{k}")) for k in (0, 1)]
+    hashes = [run.manifest["files"]["model/model.safetensors"]["sha256"] for run in seeds]
+    assert hashes[0] != hashes[1]

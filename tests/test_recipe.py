@@ -224,3 +224,37 @@ def test_an_alias_bomb_is_reported_in_few_words(tmp_path: Path) -> None:
     file.write_text("\n".join(levels) + "\nname: *a11\n", encoding="utf-8")
     faults = faults_of(file)
     assert len("\n".join(faults)) < 5000
+
+
+def test_arms_and_seeds_become_single_runs_that_share_target_and_oracle() -> None:
+    whole = recipe.load(
+        {
+            "name": "study", "seed": 3, "seeds": 2, "output_dir": "out", "finetune": {"output_dir": "models"},
+            "arms": {"a": ["method.preset=ga"], "b": ["method.preset=etw", "train.learning_rate=1e-3"]},
+        }
+    )  # fmt: skip
+    runs = recipe.variants(whole)
+    assert [(r.name, r.seed, Path(r.output_dir).as_posix()) for r in runs] == [
+        ("a", 3, "out/a-3"), ("a", 4, "out/a-4"), ("b", 3, "out/b-3"), ("b", 4, "out/b-4"),
+    ]  # fmt: skip
+    assert {r.finetune.seed for r in runs if r.finetune} == {3}
+    assert [r.train.learning_rate for r in runs] == [1e-5, 1e-5, 1e-3, 1e-3]
+    assert all(not r.arms and r.seeds == 1 for r in runs)
+
+
+def test_a_recipe_without_arms_and_seeds_is_its_own_variant() -> None:
+    single = recipe.load({"name": "one", "finetune": {}})
+    assert recipe.variants(single) == [single]
+    assert [Path(r.output_dir).name for r in recipe.variants(single.model_copy(update={"seeds": 2}))] == [
+        "seed-0", "seed-1"
+    ]  # fmt: skip
+
+
+def test_faults_of_all_arms_come_at_once() -> None:
+    whole = recipe.load({"arms": {"a": ["train.lr=1"], "b": ["seed=-1"], "c": []}})
+    with pytest.raises(RecipeError) as caught:
+        recipe.variants(whole)
+    assert len(caught.value.faults) == 2
+    assert caught.value.faults[0].startswith("arms.a: train.lr")
+    with pytest.raises(RecipeError, match="not a folder name"):
+        recipe.load({"arms": {"../up": []}})

@@ -66,18 +66,18 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path: Path, overwrite: boo
 
 def test_an_empty_folder_is_taken_and_a_file_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert runfolder.create(tmp_path / "empty", "demo").manifest["name"] == "demo"
+    assert runfolder.create(tmp_path / "empty", "study").manifest["name"] == "study"
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="is a file"):
-        runfolder.create(tmp_path / "file", "demo")
+        runfolder.create(tmp_path / "file", "study")
 
 
 def test_overwriting_a_demo_removes_the_runs_inside_and_nothing_else(tmp_path: Path) -> None:
-    root = runfolder.create(tmp_path / "demo", "demo").path
+    root = runfolder.create(tmp_path / "demo", "study").path
     make(root / "etw")
     make(root / "wga")
     (root / "wga" / "figure.png").write_bytes(b"x")
-    runfolder.create(root, "demo", overwrite=True)
+    runfolder.create(root, "study", overwrite=True)
     assert not (root / "etw").exists()
     assert [f.name for f in (root / "wga").iterdir()] == ["figure.png"]
 
@@ -129,7 +129,7 @@ def test_verify_finds_every_change(tmp_path: Path) -> None:
 
 
 def test_verify_looks_into_the_runs_of_a_demo(tmp_path: Path) -> None:
-    demo = runfolder.create(tmp_path / "demo", "demo", recipes.load())
+    demo = runfolder.create(tmp_path / "demo", "study", recipes.load())
     inner = make(demo.path / "etw")
     inner.finish()
     demo.finish()
@@ -138,14 +138,14 @@ def test_verify_looks_into_the_runs_of_a_demo(tmp_path: Path) -> None:
 
 
 def test_models_one_level_deeper_belong_to_the_demo_too(tmp_path: Path) -> None:
-    demo = runfolder.create(tmp_path / "demo", "demo", recipes.load())
+    demo = runfolder.create(tmp_path / "demo", "study", recipes.load())
     target = make(demo.path / "models" / "target")
     target.finish()
     demo.finish()
     assert runfolder.verify(demo.path) == []
     target.append_log({"step": 2})
     assert runfolder.verify(demo.path) == ["models/target: changed: log.jsonl"]
-    runfolder.create(demo.path, "demo", overwrite=True)
+    runfolder.create(demo.path, "study", overwrite=True)
     assert not target.path.exists()
 
 

@@ -192,6 +192,28 @@ def report(
     typer.echo(f"Report: {render(runs, out or runs[0] / 'report.html', redact)}")
 
 
+@app.command(rich_help_panel="Make and judge")
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or of studies.", show_default=False)
+    ],
+    baseline: Annotated[str | None, typer.Option(help="Arm, target or oracle; the first method if unset.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Of metrics.json; one a question if unset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write it: .json, .csv or .md.")] = None,
+) -> None:
+    """Compare methods over seeds, controls beside their method: intervals, paired tests, what cannot be told apart."""
+    from expunge import comparison, terminal
+
+    formats = {".json": comparison.as_json, ".csv": comparison.as_csv, ".md": comparison.as_markdown}
+    if out is not None and out.suffix not in formats:
+        raise typer.BadParameter(f"--out must end in {', '.join(formats)}; found '{out}'")
+    found = comparison.compare_runs(runs, baseline=baseline, metrics=metric or ())
+    _print(terminal.comparison(found))
+    if out is not None:
+        out.write_text(formats[out.suffix](found), encoding="utf-8")
+        typer.echo(f"Wrote {out}")
+
+
 @app.command("list", rich_help_panel="Look up")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="preset, scorer, selector, objective or identifier.")] = None,
@@ -436,9 +458,12 @@ def _done(folder: Path) -> None:
 
 
 def _judged(folder: Path) -> None:
+    from expunge import comparison, terminal
     from expunge.report import text
+    from expunge.runfolder import open as open_run
 
-    _print(text.headline([folder]))
+    many = open_run(folder).manifest["kind"] == "study"
+    _print(terminal.comparison(comparison.compare_runs([folder])) if many else text.headline([folder]))
     _done(folder)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from expunge import pipeline, recipe, runfolder
+from expunge import pipeline, runfolder
 from expunge import progress as progresses
 from expunge.data.load import save
 from expunge.progress import Progress
 from expunge.recipe import Recipe
-from expunge.report import heat, page, text
+from expunge.report import heat, text
+from expunge.resolve import resolve
 from expunge.runfolder import RunFolder
 from expunge.synth import DEMO
 
@@ -29,47 +30,37 @@ def run(out: str | Path, *, overwrite: bool = False, progress: Progress | None =
     root = Path(out)
     show = progress or progresses.automatic()
     torch.set_num_threads(1)  # matrices this small lose by sharing, and one thread gives the same bits on every machine
-    folder, _ = _begin(root, overwrite)
+    recipe = demo_recipe(root, overwrite)
+    folder = pipeline.begin_study(recipe)
     with runfolder.recording(folder):
         with show.stage("Invent people"):
             _write_data(root / "data")
-        runs = [pipeline.run(demo_recipe(root, preset), show).path for preset in METHODS]
-        page.render([folder.path], folder.file(runfolder.REPORT))
+        runs = [made.path for made in pipeline.run_variants(recipe, folder, show)]
         heat.before_after(runs[-1], folder.file(PICTURE))
         folder.write_text("table.txt", text.plain(text.full(runs), width=160))
     return folder
 
 
-def demo_recipe(root: Path, preset: str) -> Recipe:
-    """The recipe of one method of the demo: what `expunge run` would need to repeat it."""
+def demo_recipe(root: Path, overwrite: bool = False) -> Recipe:
+    """The recipe of the demo: one target and oracle, an arm for each method."""
     data = root / "data"
     settings: Mapping[str, Any] = {
-        "name": preset,
+        "name": "demo",
         "seed": DEMO.seed,
-        "output_dir": str(root / preset),
+        "arms": {preset: [f"method.preset={preset}"] for preset in METHODS},
+        "output_dir": str(root),
+        "overwrite": overwrite,
         "device": "cpu",
         "model": {"fresh": DEMO.model.model_dump()},
         "data": {
             **{side: {"path": str(data / f"{side}.jsonl")} for side in ("forget", "retain", "holdout", "general")},
             "max_length": DEMO.max_length,
         },
-        "method": {"preset": preset},
         "train": DEMO.unlearn.model_dump(),
         "finetune": {"output_dir": str(root / "models"), "train": DEMO.finetune.model_dump()},
         "evaluation": {"suite": "own", "limit": DEMO.judged, "max_new_tokens": DEMO.max_new_tokens},
     }
-    return recipe.load(settings)
-
-
-def _begin(root: Path, overwrite: bool) -> tuple[RunFolder, bool]:
-    if runfolder.is_run(root) and not overwrite:
-        folder = runfolder.open(root)
-        if folder.manifest["kind"] == "demo":
-            folder.update(status="running", finished=None)
-            return folder, True
-    folder = runfolder.create(root, "demo", overwrite=overwrite, name="demo")
-    folder.update(runs=list(METHODS))
-    return folder, False
+    return resolve(settings)
 
 
 def _write_data(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from expunge import lm as lms
 from expunge import progress as progresses
+from expunge import recipe as recipes
 from expunge import runfolder, runs
 from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
@@ -31,9 +32,15 @@ Sets = Mapping[str, Sequence[Record]]
 def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
     """The run folder of a recipe with everything in it: model, evaluation beside target and oracle, report.html.
 
-    Goes on where an earlier call with the same recipe was stopped; what is finished is not done again.
+    Goes on where an earlier call with the same recipe was stopped; what is finished is not done again. A recipe with
+    arms or seeds stands for several runs: the folder holds a run folder of each, and one report of all.
     """
     show = progress or progresses.automatic()
+    if recipes.variants(recipe) != [recipe]:
+        folder = begin_study(recipe)
+        with runfolder.recording(folder):
+            run_variants(recipe, folder, show)
+        return folder
     made = prepare_models(recipe, show)
     with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
         start = made[TARGET].file("model") if TARGET in made else None
@@ -45,6 +52,29 @@ def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
+
+
+def begin_study(recipe: Recipe) -> RunFolder:
+    """The folder of a recipe with arms or seeds. One that holds a study already goes on, with the arms as they are now.
+
+    What was run there is kept and checked run by run, so arms and seeds may be added.
+    """
+    root = Path(recipe.output_dir)
+    if not recipe.overwrite and runfolder.is_run(root) and runfolder.open(root).manifest["kind"] == "study":
+        folder = runfolder.open(root)
+        folder.write_text(runfolder.RECIPE, recipes.dump(recipe))
+        folder.update(status="running", finished=None, error=None)
+    else:
+        folder = runfolder.create(root, "study", recipe, recipe.overwrite)
+    folder.update(runs=[Path(variant.output_dir).name for variant in recipes.variants(recipe)])
+    return folder
+
+
+def run_variants(recipe: Recipe, folder: RunFolder, show: Progress) -> list[RunFolder]:
+    """The runs of a study, one after the other, and its report.html."""
+    made = [run(variant.model_copy(update={"overwrite": False}), show) for variant in recipes.variants(recipe)]
+    page.render([folder.path], folder.file(runfolder.REPORT))
+    return made
 
 
 def prepare_models(recipe: Recipe, show: Progress) -> dict[str, RunFolder]:

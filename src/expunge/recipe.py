@@ -24,6 +24,7 @@ Text = str | None
 Verb = Literal["run", "finetune"]
 _S = TypeVar("_S", bound=BaseModel)
 
+_ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OTHER_NAMES = {
     "lr": "train.learning_rate",
     "epochs": "train.num_train_epochs",
@@ -227,6 +228,7 @@ class Finetune(Section):
 
     output_dir: str = Field("runs/models", min_length=1, description="folder for the runs target/ and oracle/")
     oracle: bool = Field(True, description="also train one model without the forget set, to compare with")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="seed of target and oracle; the recipe's if not set")
     train: Train = Field(default_factory=Train)
 
 
@@ -261,6 +263,10 @@ class Recipe(Section):
 
     name: str = Field("run", description="name of the run")
     seed: int = Field(0, ge=0, lt=2**32, description="all that is random follows from it")
+    seeds: PositiveInt = Field(1, description="so many runs, of seed, seed + 1, ..., beside each other in output_dir")
+    arms: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="variants by name, each a list of key=value; run beside each other"
+    )
     output_dir: str = Field("runs/run", min_length=1, description="the run folder")
     overwrite: bool = Field(False, description="replace another run in output_dir")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
@@ -312,6 +318,31 @@ def load(
     return recipe
 
 
+def variants(recipe: Recipe) -> list[Recipe]:
+    """The single runs that a recipe with arms or seeds stands for; the recipe alone if it has neither.
+
+    Each has its own folder in output_dir: ARM, ARM-SEED or seed-SEED. All share the target and the oracle of the first
+    seed, so that what differs between seeds is the unlearning. RecipeError names every fault of every arm.
+    """
+    if not recipe.arms and recipe.seeds == 1:
+        return [recipe]
+    tree = recipe.model_dump(mode="json", exclude={"arms", "seeds"})
+    if recipe.finetune is not None and recipe.finetune.seed is None:
+        tree["finetune"]["seed"] = recipe.seed
+    found, faults = [], []
+    for arm, overrides in (recipe.arms or {"": ()}).items():
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+            folder = "-".join(filter(None, (arm or "seed", str(seed) if recipe.seeds > 1 else "")))
+            own = {"name": arm or recipe.name, "seed": seed, "output_dir": str(Path(recipe.output_dir) / folder)}
+            try:
+                found.append(load({**tree, **own}, overrides))
+            except RecipeError as error:
+                faults += [f"arms.{arm}: {fault}" for fault in error.faults if seed == recipe.seed]
+    if faults:
+        raise RecipeError(faults, recipe.name)
+    return found
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML that `load` reads back to an equal recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -334,6 +365,9 @@ def missing(recipe: Recipe, verb: Verb) -> list[str]:
 
 def _across(recipe: Recipe) -> Iterator[str]:
     """Faults that only several sections together show."""
+    for arm in recipe.arms:
+        if not _ARM.fullmatch(arm):
+            yield f"arms: '{arm}' is not a folder name; use letters, digits, '.', '_', '-'"
     fresh, data = recipe.model.fresh, recipe.data
     if fresh is not None and fresh.max_position_embeddings < data.max_length:
         yield f"data.max_length: {data.max_length} is beyond model.fresh.max_position_embeddings"

@@ -22,10 +22,19 @@ def resolve(
     Plugins that the recipe names are loaded first. With `verb` given, what that verb needs must be there too.
     """
     found = recipe.load(source, overrides, also=method_faults)
-    faults = recipe.missing(found, verb) if verb is not None else []
+    faults = [fault for variant in recipe.variants(found) for fault in _variant_faults(found, variant, verb)]
     if faults:
-        raise RecipeError(faults, str(source) if isinstance(source, (str, Path)) else "recipe")
+        name = str(source) if isinstance(source, (str, Path)) else "recipe"
+        raise RecipeError(list(dict.fromkeys(faults)), name)
     return found
+
+
+def _variant_faults(whole: Recipe, variant: Recipe, verb: recipe.Verb | None) -> list[str]:
+    """What a single run of the recipe still lacks for `verb`; named after its arm if the recipe has arms."""
+    faults = recipe.missing(variant, verb) if verb is not None else []
+    if not whole.arms:
+        return faults
+    return [f"arms.{variant.name}: {fault}" for fault in [*method_faults(variant.method, variant.plugins), *faults]]
 
 
 def method_faults(method: Method, plugins: Iterable[str] = ()) -> list[str]:

@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 from expunge import recipe as recipes
 from expunge.errors import Interrupted, RunFolderError
 
-Kind = Literal["unlearn", "finetune", "evaluate", "demo"]
+Kind = Literal["unlearn", "finetune", "evaluate", "study"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 FORMAT = "expunge-run/1"
 MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE, REPORT = (
@@ -317,8 +317,11 @@ def environment() -> dict[str, Any]:
 
 
 def recipe_hash(recipe: recipes.Recipe) -> str:
-    """SHA-256 (16 hex digits) of the settings that can change a number: all but name, output_dir and overwrite."""
-    settings = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in _NO_NUMBER}
+    """SHA-256 (16 hex digits) of the settings that can change a number: all but name, output_dir and overwrite.
+
+    Defaults are left out, so that a run can be continued by a later version that has more settings.
+    """
+    settings = recipe.model_dump(mode="json", exclude=set(_NO_NUMBER), exclude_defaults=True)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -22,12 +22,12 @@ from expunge.errors import DataError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
-from expunge.refcache import Reference, remembered
+from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side
-from expunge.terms import Term, build_term, build_terms
+from expunge.terms import Term, build_term, build_terms, needs_of
 from expunge.trace import Scoring, TokenView
-from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
+from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, scheduled
 
 _VIEWED = 24
 
@@ -52,7 +52,7 @@ def unlearn(
         for side, items in sides.items():
             if not items:
                 raise DataError(f"the method has a term on {side}, but there are no {side} records. Set data.{side}")
-        reference = reference_of(recipe, lm, terms, sides)
+        reference = reference_of(recipe, lm, terms, scheduled(recipe.train, sides, recipe.seed))
         _describe(run, lm, data)
         view = _token_view(lm, data, terms, recipe.seed, run, reference)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
@@ -107,7 +107,7 @@ def finetune_recipe(recipe: Recipe, without: Collection[str] = ()) -> Recipe:
     )
     return Recipe(
         name=name,
-        seed=recipe.seed,
+        seed=recipe.seed if settings.seed is None else settings.seed,
         output_dir=str(Path(settings.output_dir) / name),
         overwrite=recipe.overwrite,
         device=recipe.device,
@@ -161,11 +161,13 @@ def reference_of(
 ) -> Reference | None:
     """The frozen model that the terms compare with, or None if none of them does.
 
-    A second model is kept only for terms that read its whole distribution; for the others its numbers are remembered.
+    A second model is kept only for terms that read its whole distribution, or hidden states that would take more memory
+    than it does; for the others its numbers are remembered.
     """
     if not any(term.needs.any_reference for term in terms):
         return None
-    whole = any(m.reads_reference for term in terms for m in term.needs.vocab)
+    items = to_keep(sides, {side: needs_of(terms, side) for side in sides})
+    whole = any(m.reads_reference for term in terms for m in term.needs.vocab) or outweigh(items, lm.model)
     if recipe.reference is not None:
         settings = recipe.model.model_copy(update={"model_name_or_path": recipe.reference, "model_revision": None})
         model = lms.load(settings, device=str(lm.device)).model
@@ -173,7 +175,6 @@ def reference_of(
         model = copy.deepcopy(lm.model) if whole else lm.model
     if whole:
         return Reference(Scored(model.eval().requires_grad_(False), bf16=recipe.train.bf16))
-    items = [item for side in sides for item in sides[side] if any(t.on == side and t.needs.reference for t in terms)]
     return remembered(Scored(model, bf16=recipe.train.bf16), items, lm.pad_id)
 
 

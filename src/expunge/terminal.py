@@ -7,15 +7,19 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from expunge.comparison import Arm, in_words, legend
+from expunge.comparison import Comparison as ArmComparison
 from expunge.explain import FieldHelp, value_at
 from expunge.presets import Preset
 from expunge.recipe import Recipe
 from expunge.report import heat
+from expunge.report.naming import metric
 
 if TYPE_CHECKING:
     from expunge.data.preflight import Finding
@@ -186,6 +190,26 @@ def agreement(compared: Sequence[Comparison]) -> Table:
         ]
         out.add_row(one.unit, f"{one.share[0]:.1%}\n{one.share[1]:.1%}", *map(escape, cells))
     return out
+
+
+def comparison(found: ArmComparison) -> Table:
+    """A row an arm, a column a metric: value, interval, and whether it differs from what it is compared with."""
+    out = Table(box=box.SIMPLE_HEAD, caption=Text(legend(found)), caption_justify="left", pad_edge=False)
+    out.add_column("", no_wrap=True)
+    for name in found.metrics:
+        out.add_column(escape(metric(name).title), justify="right")
+    for arm in found.arms:
+        label = Text(f"  {arm.name}" if arm.controls else arm.name, style="dim" if arm.columns[0].role != "run" else "")
+        out.add_row(label, *(_arm_cell(found, arm, name) for name in found.metrics))
+    return out
+
+
+def _arm_cell(found: ArmComparison, arm: Arm, name: str) -> Text:
+    number, _, interval = in_words(found, arm, name).partition(" ")
+    tested = found.contrasts.get((arm.name, name))
+    same = tested is not None and not tested.distinguishable
+    text = Text(number, style="dim" if same else "bold" if arm.columns[0].role == "run" else "")
+    return text.append(f"\n{interval}" if interval else "", style="dim not bold")
 
 
 def pairs(facts: Mapping[str, Any]) -> Table:

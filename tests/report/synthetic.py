@@ -102,7 +102,7 @@ CHARACTERS = {
 def demo(root: Path, records: int = 40, epochs: int = 8, names: Sequence[str] = tuple(CHARACTERS)) -> RunFolder:
     """A demo folder: target, oracle, and one unlearning run for each name."""
     recipe = recipes.load({"name": "demo", "evaluation": {"forget_split": "forget01"}})
-    folder = runfolder.create(root, "demo", recipe)
+    folder = runfolder.create(root, "study", recipe)
     forget, retain = facts("forget", records), facts("retain", records)
     for role in ("target", "oracle"):
         base = runfolder.create(root / role, "finetune", recipes.load({"name": role}))

@@ -24,6 +24,8 @@ Statistic = Callable[..., FloatArray]
 
 MIN_CLUSTERS = 8
 _CELLS = 1 << 21
+_NORMAL = 1e9
+"""Degrees of freedom at which Student's distribution is the normal one."""
 
 
 @dataclass(frozen=True)
@@ -322,3 +324,67 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def over_seeds(values: FloatArray, subjects: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of `values` (seeds, items) with an interval over both: seeds and units of items are resampled together.
+
+    With one seed this is `bootstrap` of the mean, and says nothing about other seeds. Items without a value under any
+    seed are left out.
+    """
+    kept = np.asarray(~np.isnan(values).any(axis=0))
+    sample = Sample.of([name for name, keep in zip(subjects, kept, strict=True) if keep])
+    if len(values) == 1 or not len(sample):
+        return bootstrap(weighted_mean(values[0, kept]), [sample], resamples=resamples, seed=seed)
+    table = values[:, kept].T
+
+    def statistic(items: FloatArray, seeds: FloatArray) -> FloatArray:
+        return _quotient(((items @ table) * seeds).sum(1), items.sum(1) * seeds.sum(1))
+
+    return bootstrap(statistic, [sample, Sample.of([""] * len(values))], resamples=resamples, seed=seed)
+
+
+def difference_p(differences: FloatArray, subjects: Sequence[str]) -> float:
+    """Two-sided p of 'the mean of `differences` (seeds, items) is 0', paired by item and seed.
+
+    One seed: the sign-flip test of `paired_test`. Several: a t test whose variance is that of the units of items plus
+    that of the seeds (what they share is counted twice, on the safe side), with Welch's degrees of freedom.
+    """
+    kept = np.asarray(~np.isnan(differences).any(axis=0))
+    names = [name for name, keep in zip(subjects, kept, strict=True) if keep]
+    table = differences[:, kept]
+    if len(table) == 1 or not len(names):
+        return paired_test(table[0] if len(names) else np.empty(0), names)
+    sample, mean = Sample.of(names), float(table.mean())
+    if sample.count < 2:
+        return math.nan
+    influence = np.bincount(sample.units, weights=table.mean(0) - mean, minlength=sample.count) / len(sample)
+    by_unit = float((influence**2).sum()) * sample.count / (sample.count - 1)
+    by_seed = float(table.mean(1).var(ddof=1)) / len(table)
+    return t_test(mean, [(by_unit, sample.count - 1), (by_seed, len(table) - 1)])
+
+
+def t_test(value: float, parts: Sequence[tuple[float, float]]) -> float:
+    """Two-sided p of 'the value is 0'. `parts` are (variance, degrees of freedom) of the sources of its variance.
+
+    >>> round(t_test(2.0, [(1.0, 10)]), 4)
+    0.0734
+    """
+    variance, freedom = _welch(parts)
+    if variance <= 0:
+        return 1.0 if value == 0 else 0.0
+    return 2 * float(special.stdtr(freedom, -abs(value) / math.sqrt(variance)))
+
+
+def t_interval(value: float, parts: Sequence[tuple[float, float]], confidence: float = 0.95) -> tuple[float, float]:
+    """The ends of the interval around a value whose variance comes from `parts`, as in `t_test`."""
+    variance, freedom = _welch(parts)
+    reach = -float(special.stdtrit(freedom, (1 - confidence) / 2)) * math.sqrt(variance) if variance > 0 else 0.0
+    return value - reach, value + reach
+
+
+def _welch(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(variance, degrees of freedom) of a sum of independent estimates, by Welch and Satterthwaite."""
+    variance = sum(v for v, _ in parts)
+    squares = sum(v**2 / f for v, f in parts if f > 0)
+    return variance, min(variance**2 / squares, _NORMAL) if squares > 0 else _NORMAL

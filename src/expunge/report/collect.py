@@ -83,7 +83,7 @@ class View:
 
 
 def expand(runs: Sequence[str | Path]) -> list[RunFolder]:
-    """The run folders to show: a demo's own folder stands for the unlearning runs inside it."""
+    """The run folders to show: a study's own folder (the demo is one) stands for the unlearning runs inside it."""
     folders: list[RunFolder] = []
     for path in runs:
         folder = runfolder.open(path)
@@ -92,7 +92,7 @@ def expand(runs: Sequence[str | Path]) -> list[RunFolder]:
         named = folder.manifest.get("runs")
         order = {str(name): place for place, name in enumerate(named if isinstance(named, list) else ())}
         unlearned.sort(key=lambda run: (order.get(run.path.name, len(order)), run.manifest.get("created") or ""))
-        folders += unlearned if folder.manifest.get("kind") == "demo" and unlearned else [folder]
+        folders += unlearned if folder.manifest.get("kind") == "study" and unlearned else [folder]
     if not folders:
         raise RunFolderError("no run folder was given. Name at least one, such as runs/etw.")
     return list({folder.path: folder for folder in folders}.values())

@@ -28,7 +28,7 @@ _SECTIONS = (
 def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) -> Path:
     """The HTML file `out`, at most 5 MB, about one run or several beside their target and oracle.
 
-    A demo's folder stands for the runs inside it. Whatever a run folder lacks is named on the page. With `redact` no
+    A study's folder stands for the runs inside it. Whatever a run folder lacks is named on the page. With `redact` no
     text of records or models is written: tokens become blanks, records numbers, and lines of settings that share four
     words in a row with the forget set are blanked. RunFolderError if a path is no run folder.
     """

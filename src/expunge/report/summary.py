@@ -230,7 +230,7 @@ def _tradeoff(models: Sequence[Column], styles: Mapping[str, str]) -> Markup | N
 
 
 def _kicker(seen: Sequence[View]) -> str:
-    kinds = {"unlearn": "Unlearning", "finetune": "Fine-tuning", "evaluate": "Evaluation", "demo": "Demo"}
+    kinds = {"unlearn": "Unlearning", "finetune": "Fine-tuning", "evaluate": "Evaluation", "study": "Study"}
     kind = kinds.get(str(seen[0].manifest.get("kind")), "Run")
     when = sorted({str(view.manifest.get("created") or "")[:10] for view in seen} - {""})
     span = " to ".join(dict.fromkeys((when[0], when[-1]))) if when else ""
