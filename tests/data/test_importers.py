@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.data.annotations import Manifest, attach, read, write
 from expunge.data.encode import Encoder
-from expunge.data.importers import from_docbin, from_presidio, from_token_mask, from_words
+from expunge.data.importers import from_docbin, from_key_text, from_presidio, from_token_mask, from_words
 from expunge.data.records import Record, Span
 from expunge.errors import DataError, MissingExtraError
 from tests.fixtures.tokenizers import MAKERS
@@ -124,3 +124,12 @@ def test_a_file_that_is_no_docbin_is_said_in_our_words(tmp_path: Path, broken: b
         from_docbin([RECORD], tmp_path / "x.spacy")
     with pytest.raises(DataError, match="there is no file"):
         from_docbin([RECORD], tmp_path / "y.spacy")
+
+
+def test_key_words_run_together_are_found_in_their_order() -> None:
+    record = Record("r", "Where in Kinshasa does Ann's father live?", "Ann's father is in Kin, Kinshasa, in a tower.")
+    found = from_key_text(record, "AnnfatherKinshasatower")
+    assert texts(record, found) == ["Ann", "father", "Kinshasa", "tower"]
+    assert texts(record, from_key_text(record, "KinshasaAnnfatherKin")) == ["Ann", "father", "Kin"]
+    assert from_key_text(record, "") == ()
+    assert from_key_text(record, "Zürich") == ()

@@ -169,7 +169,7 @@ def count(first: Reading, second: Reading, records: Sequence[Record], units: Uni
     rows = []
     for record in records:
         ranges = np.asarray(units(record), np.int64).reshape(-1, 2)
-        a, b = (_any(r.marked[record.id], ranges) for r in (first, second))
+        a, b = (touched(r.marked[record.id], ranges) for r in (first, second))
         rows.append([(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()])
     return np.asarray(rows, np.int64).reshape(-1, 4)
 
@@ -196,7 +196,8 @@ def measures(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _any(marked: Bools, ranges: NDArray[np.int64]) -> Bools:
+def touched(marked: Bools, ranges: NDArray[np.int64]) -> Bools:
+    """(units,) bool: which of the ranges (units, 2) hold a marked character."""
     sums = np.concatenate([[0], np.cumsum(marked)])
     return np.asarray(sums[ranges[:, 1]] > sums[ranges[:, 0]])
 

@@ -158,6 +158,62 @@ def from_docbin(
     return out
 
 
+def from_key_text(
+    record: Record, key_text: str, *, label: str = "unwanted", source: str = "satimp"
+) -> tuple[Span, ...]:
+    """Spans of the key words that a text names run together, without spaces: TOFU's `key_text`, from SatImp.
+
+    The key words are taken to be words of prompt and answer in their order; among all ways to find them, the one that
+    covers most of the key text, and of those the one that finds words latest (so in the answer rather than the prompt).
+    Punctuation around a word, or its possessive 's, may be missing in the key text. A single letter is no key word.
+
+    Source: SatImp (arXiv 2505.11953).
+    Differs: there a token is a key if its text is anywhere in the key text, so that `in` is one beside `Kinshasa`.
+
+    >>> record = Record("r", "Who is from Kuwait City?", "It is Basil, who is from there.")
+    >>> [record.answer[s.start : s.end] for s in from_key_text(record, "KuwaitCityBasil")]
+    ['Basil']
+    """
+    found: list[tuple[tuple[int, int] | None, str]]
+    found = [(None, record.prompt[s:e]) for s, e in words(record.prompt)]
+    found += [((s, e), record.body[s:e]) for s, e in words(record.body)]
+    pieces = [(place, word, _without_edges(word)) for place, word in found]
+    pieces = [piece for piece in pieces if len(piece[2]) > 1 or piece[2].isnumeric()]
+    rest = "".join(key_text.split())
+    best = [[0] * (len(rest) + 1) for _ in range(len(pieces) + 1)]
+    for i in range(len(pieces) - 1, -1, -1):
+        for j in range(len(rest) - 1, -1, -1):
+            size = _length_at(rest, j, pieces[i][1:])
+            best[i][j] = max(best[i + 1][j], best[i][j + 1], size + best[i + 1][j + size] if size else 0)
+    spans: list[Span] = []
+    i = j = 0
+    while i < len(pieces) and j < len(rest):
+        size = _length_at(rest, j, pieces[i][1:])
+        if best[i][j] == best[i + 1][j]:
+            i += 1
+        elif size and best[i][j] == size + best[i + 1][j + size]:
+            place, word, bare = pieces[i]
+            if place is not None:
+                start = place[0] + word.index(bare)
+                spans.append(Span(record.body_field, start, start + len(bare), label=label, source=source))
+            i, j = i + 1, j + size
+        else:
+            j += 1
+    return tuple(spans)
+
+
+def _length_at(text: str, place: int, forms: Iterable[str]) -> int:
+    """How long the longest of a word's forms is that stands at this place; 0 if none does."""
+    return max((len(form) for form in forms if form and text.startswith(form, place)), default=0)
+
+
+def _without_edges(word: str) -> str:
+    """The word without the punctuation around it and without a possessive 's."""
+    kept = [i for i, character in enumerate(word) if character.isalnum()]
+    bare = word[kept[0] : kept[-1] + 1] if kept else ""
+    return re.sub(r"['’]s$", "", bare)
+
+
 def words(text: str) -> Iterator[tuple[int, int]]:
     """Where the words of a text begin and end: runs of anything but white space.
 

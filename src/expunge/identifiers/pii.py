@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from expunge.data import tagging
 from expunge.data.records import Record, Span
 from expunge.errors import MissingExtraError, unknown
 from expunge.identifiers.finding import UNWANTED, Estimate, Finding, IdentifierError
@@ -62,7 +63,6 @@ def _analyzer(language: str, model: str) -> Any:
     # else the recogniser of e-mail addresses fetches a list of domains; without it, it takes the one that it came with
     os.environ.setdefault("TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS", "")
     try:
-        import spacy
         from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
         from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine
     except ImportError:
@@ -72,7 +72,8 @@ def _analyzer(language: str, model: str) -> Any:
         ner_model_configuration=NerModelConfiguration(),
     )
     try:
-        engine.nlp = {language: spacy.load(model) if model else spacy.blank(language)}
+        pipelines: Any = {language: tagging.pipeline(model, language)}
+        engine.nlp = pipelines
     except (OSError, ImportError) as error:
         raise IdentifierError(
             f"identifier 'pii': spaCy cannot open '{model or language}': {str(error).splitlines()[0]} "
