@@ -19,11 +19,12 @@ from expunge.evals import tofu
 from expunge.evals.judge import Bootstrap
 from expunge.evals.known import unknown_records
 from expunge.lm import LM
+from expunge.neighbours import written_retain
 from expunge.progress import Bar, Progress
 from expunge.recipe import Recipe
 from expunge.report import page
 from expunge.runfolder import RunFolder
-from expunge.sides import records_by_side, records_of
+from expunge.sides import records_by_side, records_of, retain_of
 
 UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
 Sets = Mapping[str, Sequence[Record]]
@@ -46,7 +47,7 @@ def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
         start = made[TARGET].file("model") if TARGET in made else None
         folder = runs.unlearn(recipe, start=start, on_step=shown(bar))
     if recipe.evaluation.suite != "none":
-        sets = sets_of(recipe)
+        sets = sets_of(recipe, folder)
         references(recipe, folder, made, sets, show)
         judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
     folder.seal()
@@ -188,15 +189,15 @@ def check(recipe: Recipe) -> list[Finding]:
     return [*found, *unknown_records(lm, encoder, forget, holdout, token_budget=recipe.evaluation.token_budget)]
 
 
-def sets_of(recipe: Recipe) -> dict[str, list[Record]]:
-    """The evaluation sets of a recipe by name: TOFU's, or the recipe's own records."""
+def sets_of(recipe: Recipe, folder: RunFolder | None = None) -> dict[str, list[Record]]:
+    """The evaluation sets of a recipe by name: TOFU's, or the recipe's own records, with what a run's model wrote."""
     settings, data = recipe.evaluation, recipe.data
     holdout = records_of(data.holdout, "holdout")
     if settings.suite == "tofu":
         return tofu.load_suite(settings.data_dir, settings.forget_split, limit=settings.limit, holdout=holdout or None)
     sets = {
         "forget": records_of(data.forget, "forget"),
-        "retain": records_of(data.retain, "retain"),
+        "retain": (written_retain(folder) if folder else []) or retain_of(recipe),
         "general": records_of(data.general, "general"),
         "holdout": holdout,
     }

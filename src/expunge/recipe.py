@@ -128,6 +128,15 @@ class Source(Section):
         return self
 
 
+class Neighbours(Section):
+    """A retain set that the model writes itself before it forgets: its answers to like questions about others."""
+
+    per_record: PositiveInt = Field(2, description="questions about others for each forget record that names somebody")
+    names: Names = Field((), description="whom to ask about; names of nobody in particular if not given")
+    general: bool = Field(True, description="also ask some general questions")
+    max_new_tokens: PositiveInt = Field(128, description="longest answer; longer ones are not kept")
+
+
 class Data(Section):
     """The records to forget, to keep, and never to be trained on; and how they become tokens."""
 
@@ -135,6 +144,9 @@ class Data(Section):
     retain: Source | None = Field(None, description="what the model must keep")
     holdout: Source | None = Field(None, description="like the forget set, never trained on; for membership tests")
     training: Source | None = Field(None, description="what the model was trained on: retain is drawn from it if unset")
+    neighbours: Neighbours | None = Field(
+        None, description="let the model write a retain set; where neither retain nor training can be given"
+    )
     general: Source | None = Field(None, description="what else a target is trained on, and the model must keep")
     template: str = Field("auto", description="auto, chat, or text with {prompt} and {answer}")
     system_prompt: Text = Field(None, description="system message of the chat template")
@@ -149,6 +161,9 @@ class Data(Section):
     def _check(self) -> Data:
         if self.template not in ("auto", "chat") and not ("{prompt}" in self.template and "{answer}" in self.template):
             raise ValueError("template must be auto, chat, or a text with {prompt} and {answer}")
+        given = [name for name in ("retain", "training") if getattr(self, name) is not None]
+        if self.neighbours is not None and given:
+            raise ValueError(f"neighbours stand in for a retain set, and data.{given[0]} is given; leave one out")
         return self
 
 

@@ -40,8 +40,9 @@ from expunge.errors import Interrupted, RunFolderError
 Kind = Literal["unlearn", "finetune", "evaluate", "study"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 FORMAT = "expunge-run/1"
-MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE, REPORT = (
-    "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "tokens.parquet", "report.html",
+MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT = (
+    "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "retain.jsonl", "tokens.parquet",
+    "report.html",
 )  # fmt: skip
 _FOLDERS = ("checkpoints", "model", "eval")
 _UNSEALED = {MANIFEST, REPORT}
@@ -390,7 +391,7 @@ def _clear(root: Path) -> None:
             folder.unlink()
         elif folder.is_dir():
             shutil.rmtree(folder)
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE, REPORT, MANIFEST):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT, MANIFEST):
         (root / name).unlink(missing_ok=True)
 
 
@@ -406,7 +407,7 @@ def _runs_inside(root: Path) -> list[Path]:
 
 def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     """The files whose hashes the manifest lists: those of the layout but the manifest, the report, checkpoints."""
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, TOKENS_TABLE):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE):
         if (root / name).is_file():
             yield name, root / name
     for folder in ("eval", "model"):

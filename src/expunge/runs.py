@@ -21,10 +21,11 @@ from expunge.diagnostics import watch
 from expunge.errors import DataError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
+from expunge.neighbours import write_retain
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
-from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side
+from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
 from expunge.terms import Term, build_term, build_terms, needs_of
 from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, scheduled
@@ -47,7 +48,7 @@ def unlearn(
         return run
     with runfolder.recording(run):
         lm = lms.load(_started(recipe.model, start), device=lms.device_of(recipe.device))
-        data = prepare(recipe, lm)
+        data = prepare(recipe, lm, write_retain(recipe, lm, records_of(recipe.data.forget, "forget"), run))
         sides = {side: data.encoded[side] for side in _sides(terms)}
         for side, items in sides.items():
             if not items:
@@ -125,7 +126,7 @@ def _without_spans(data: Data) -> Data:
         for name in names
         if (source := getattr(data, name)) is not None
     }
-    return data.model_copy(update={**bare, "boundary": "any"})
+    return data.model_copy(update={**bare, "boundary": "any", "neighbours": None})
 
 
 def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:

@@ -35,29 +35,36 @@ def records_of(source: Source | None, split: Split) -> list[Record]:
     )
 
 
-def prepare(recipe: Recipe, lm: LM) -> Prepared:
-    """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong."""
+def prepare(recipe: Recipe, lm: LM, written: Sequence[Record] = ()) -> Prepared:
+    """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong.
+
+    `written`: a retain set that the model wrote, in place of the recipe's.
+    """
     encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
-    records = records_by_side(recipe, encoder)
+    records = records_by_side(recipe, encoder, written)
     preflight.require(findings_of(recipe, records, encoder))
     encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
     return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
 
 
-def records_by_side(recipe: Recipe, encoder: Encoder) -> dict[Side, list[Record]]:
-    """The records of forget, retain and general, long texts in pieces that fit; empty where there is no source.
-
-    Where the recipe names no retain set, it is drawn from the training data, if that is given.
-    """
+def records_by_side(recipe: Recipe, encoder: Encoder, written: Sequence[Record] = ()) -> dict[Side, list[Record]]:
+    """The records of forget, retain and general, long texts in pieces that fit; empty where there is no source."""
     data = recipe.data
-    forget, retain = records_of(data.forget, "forget"), records_of(data.retain, "retain")
-    if data.retain is None and data.training is not None:
-        holdout = records_of(data.holdout, "holdout")
-        retain = draw_retain(records_of(data.training, "retain"), forget, seed=recipe.seed, exclude=holdout)
-    sides: dict[Side, list[Record]] = {
-        "forget": forget, "retain": retain, "general": records_of(data.general, "general"),
-    }  # fmt: skip
+    sides: dict[Side, Sequence[Record]] = {
+        "forget": records_of(data.forget, "forget"),
+        "retain": written or retain_of(recipe),
+        "general": records_of(data.general, "general"),
+    }
     return {side: chunk_all(records, encoder) for side, records in sides.items()}
+
+
+def retain_of(recipe: Recipe) -> list[Record]:
+    """The retain set that a recipe names, or what may be kept of its training data; empty if it gives neither."""
+    data = recipe.data
+    if data.retain is not None or data.training is None:
+        return records_of(data.retain, "retain")
+    forget, holdout = records_of(data.forget, "forget"), records_of(data.holdout, "holdout")
+    return draw_retain(records_of(data.training, "retain"), forget, seed=recipe.seed, exclude=holdout)
 
 
 def all_texts(recipe: Recipe) -> list[str]:

@@ -123,3 +123,15 @@ def test_direction_is_what_the_evaluation_says(demo: Path) -> None:
     by_name = {metric.name: metric for metric in compare.ordered(models)}
     assert compare.direction(by_name["model_utility"], models) == "better"
     assert compare.direction(by_name["forget_Q_A_Prob"], models) == "neither"
+
+
+def test_a_headline_that_is_0_in_every_model_gives_way() -> None:
+    models = [model("a", u=Cell(0.0), p=Cell(0.3)), model("target", "target", u=Cell(0.0), p=Cell(0.9))]
+    found = compare.headline(models, ("u", "p"))
+    assert found is not None
+    assert found.name == "p"
+    models[1].cells["u"] = Cell(0.5)  # type: ignore[index]
+    assert (only := compare.headline(models, ("u", "p"))) is not None
+    assert only.name == "u"
+    assert (last := compare.headline([model("a", u=Cell(0.0))], ("u", "p"))) is not None
+    assert last.name == "u"

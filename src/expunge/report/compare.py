@@ -47,10 +47,16 @@ def ordered(models: Sequence[Column]) -> list[Metric]:
 
 
 def headline(models: Sequence[Column], candidates: Sequence[str]) -> Metric | None:
-    """The first of the candidates that a run has (else: that any model has)."""
+    """The first of the candidates that a run has (else: that any model has), and that is not 0 in every model.
+
+    The harmonic mean that utility is says nothing of a model so small that one of its parts is 0 before anything was
+    changed; the next candidate then speaks.
+    """
     there = ordered([model for model in models if model.role == "run"]) + ordered(models)
     by_name = {metric.name: metric for metric in there}
-    return next((by_name[name] for name in candidates if name in by_name), None)
+    known = [name for name in candidates if name in by_name]
+    telling = [name for name in known if any(model.cells[name].value for model in models if name in model.cells)]
+    return next((by_name[name] for name in telling or known), None)
 
 
 def baseline(models: Sequence[Column]) -> Column | None:
