@@ -187,6 +187,25 @@ def test_hidden_states_are_those_before_or_after_the_token(at: str, shift: int) 
         assert not found[~BATCH.mask].any()
 
 
+@pytest.mark.parametrize("naive", [False, True], ids=["fused", "naive"])
+@pytest.mark.parametrize(("at", "shift"), [("before", 0), ("own", 1)])
+def test_gradient_of_a_hidden_state_reaches_the_layers_below_it_and_no_other(at: str, shift: int, naive: bool) -> None:
+    """As autograd gives it from the model's own hidden states, also beside a gradient through the vocabulary head."""
+    model, module = tiny("llama"), Scored(tiny("llama"), naive=naive)
+    stats = module(BATCH, Needs(hidden=frozenset({(1, at)})))  # type: ignore[arg-type]
+    stats.hidden[1, at].square().sum().backward()
+    layers = model(
+        input_ids=BATCH.input_ids, attention_mask=BATCH.attention_mask.long(), output_hidden_states=True
+    ).hidden_states
+    rows = torch.nonzero(BATCH.mask)
+    layers[1][rows[:, 0], rows[:, 1] + shift].square().sum().backward()
+    for (name, found), expected in zip(module.model.named_parameters(), model.parameters(), strict=True):
+        below = "embed" in name or "layers.0." in name
+        assert (found.grad is not None and bool(found.grad.abs().max() > 0)) == below, name
+        if below:
+            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_a_layer_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match="layer 3 was asked for; this model has hidden states 0 to 2"):
         Scored(tiny("llama"))(BATCH, Needs(hidden=frozenset({(3, "own")})))

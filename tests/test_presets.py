@@ -27,6 +27,7 @@ TABLE: dict[str, list[Row]] = {
     "graddiff-kl": [forget("ga"), ("kl", *RETAIN[1:])],
     "npo": [forget("npo"), RETAIN],
     "simnpo": [forget("simnpo", coef=0.125), RETAIN],
+    "rmu": [forget("rmu"), ("activation", *RETAIN[1:])],
     "wga": [forget("ga", "confidence"), RETAIN],
     "satimp": [forget("ga", "satimp"), (*RETAIN[:-1], 0.1)],
     "satimp-ou": [forget("ga", "satimp:beta2=1.0", coef=0.1), RETAIN],

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from expunge.core import Batch, Needs, TokenStats
+from expunge.core import Batch, Needs, Side, TokenStats
 from expunge.errors import TrainingError
 from expunge.fused import ReferenceRows
 from expunge.lm import Scored
-from expunge.refcache import Reference, remembered
+from expunge.refcache import Reference, outweigh, remembered, to_keep
 from tests.contract import harness as h
 from tests.fixtures.models import tiny
 
@@ -90,7 +90,7 @@ def test_rows_are_asked_for_only_by_maps_that_read_the_reference() -> None:
 def test_numbers_remembered_stay_when_the_model_moves_on() -> None:
     module = Scored(tiny("llama")).train()
     batch = h.batch_of(RECORDS)
-    reference = remembered(module, RECORDS, pad_id=0)
+    reference = remembered(module, {frozenset(): RECORDS}, pad_id=0)
     assert module.training
     with torch.no_grad():
         before = module(batch, Needs()).logp
@@ -101,15 +101,66 @@ def test_numbers_remembered_stay_when_the_model_moves_on() -> None:
 
 def test_dropout_plays_no_part_in_remembered_numbers() -> None:
     module = Scored(tiny("gpt2-tied-positions", resid_pdrop=0.5, embd_pdrop=0.5)).train()
-    first, again = (remembered(module, RECORDS, pad_id=0).stats(h.batch_of(RECORDS)).logp for _ in range(2))
+    first, again = (
+        remembered(module, {frozenset(): RECORDS}, pad_id=0).stats(h.batch_of(RECORDS)).logp for _ in range(2)
+    )
     assert torch.equal(first, again)
 
 
 def test_a_remembered_reference_says_so_when_asked_for_more() -> None:
-    reference = remembered(Scored(tiny("llama")), RECORDS[:2], pad_id=0)
+    reference = remembered(Scored(tiny("llama")), {frozenset(): RECORDS[:2]}, pad_id=0)
     reference.stats(h.batch_of(RECORDS[:2]))
     with pytest.raises(TrainingError, match="records it never saw: f3"):
         reference.stats(h.batch_of([RECORDS[3]]))
-    kl = next(o for o in h.OBJECTIVES if o.needs.any_reference and not o.needs.reference)
+    kl = next(o for o in h.OBJECTIVES if o.needs.any_reference and not o.needs.reference_stats)
     with pytest.raises(TrainingError, match="never saw: f0"):
         reference.rows(h.batch_of(RECORDS[:1]), kl.needs)
+
+
+PLACES = frozenset({(0.5, "own"), (-1, "before")})
+
+
+def test_hidden_states_are_those_of_the_model_whether_remembered_or_not() -> None:
+    module, batch = Scored(tiny("llama")), h.batch_of([RECORDS[3], RECORDS[0]], pad_to=15)
+    live = Reference(module).stats(batch, PLACES)  # type: ignore[arg-type]
+    expected = module(batch, Needs(hidden=PLACES))  # type: ignore[arg-type]
+    kept = remembered(module, {PLACES: RECORDS}, pad_id=0)  # type: ignore[dict-item]
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.1)
+    found = kept.stats(batch, PLACES)  # type: ignore[arg-type]
+    for place in PLACES:
+        assert not live.hidden[place].requires_grad
+        assert torch.equal(live.hidden[place], expected.hidden[place].detach())
+        torch.testing.assert_close(found.hidden[place], live.hidden[place], rtol=1e-5, atol=1e-5)
+        assert not found.hidden[place][~batch.mask].any()
+    torch.testing.assert_close(found.logp, live.logp, rtol=1e-5, atol=1e-5)
+
+
+def test_states_that_were_not_kept_are_refused() -> None:
+    kept = remembered(Scored(tiny("llama")), {PLACES: RECORDS[:2], frozenset(): RECORDS[2:]}, pad_id=0)  # type: ignore[dict-item]
+    kept.stats(h.batch_of(RECORDS))
+    with pytest.raises(TrainingError, match="records it never saw: f2"):
+        kept.stats(h.batch_of(RECORDS[2:3]), PLACES)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="never saw: f0"):
+        kept.stats(h.batch_of(RECORDS[:1]), frozenset({(1, "own")}))
+
+
+def test_what_is_kept_is_what_a_sides_terms_read() -> None:
+    hidden = Needs(reference_hidden=frozenset({(1, "own")}))
+    needs: dict[Side, Needs] = {"forget": Needs(reference=True), "retain": hidden, "general": Needs()}
+    found = to_keep({"forget": RECORDS[:1], "retain": RECORDS[1:3], "general": RECORDS[3:]}, needs)
+    assert {key: [i.id for i in items] for key, items in found.items()} == {
+        frozenset(): ["f0"],
+        frozenset({(1, "own")}): ["f1", "f2"],
+    }
+
+
+def test_states_outweigh_the_model_when_they_are_more_numbers_than_it_has() -> None:
+    """One state of a token is 16 numbers; the model has 4 bytes a parameter too."""
+    model = tiny("llama")
+    tokens = sum(item.scored for item in RECORDS)
+    fits = model.num_parameters() // (16 * tokens)
+    for times in (fits, fits + 1):
+        assert outweigh({frozenset({(1, "own")}): RECORDS * times}, model) == (times > fits)
+    assert not outweigh({frozenset(): RECORDS * 1000}, model)

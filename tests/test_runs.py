@@ -99,7 +99,7 @@ def test_a_run_leaves_a_model_a_log_and_what_it_was_made_of(material: Path, tmp_
     assert not run.file("checkpoints").exists()
 
 
-@pytest.mark.parametrize("preset", ["etw", "npo", "graddiff-kl"])
+@pytest.mark.parametrize("preset", ["etw", "npo", "graddiff-kl", "rmu"])
 def test_a_stopped_run_goes_on_to_the_same_model(material: Path, tmp_path: Path, preset: str) -> None:
     straight = runs.unlearn(made(material, tmp_path / "straight", preset))
     asked = made(material, tmp_path / "stopped", preset)
@@ -268,12 +268,19 @@ def test_a_second_model_is_kept_only_for_whole_distributions(material: Path, tmp
     lm = lms.load(asked.model)
     data = runs.prepare(asked, lm)
     found: dict[str, Reference | None] = {}
-    for preset in ("etw", "npo", "graddiff-kl"):
+    for preset in ("etw", "npo", "graddiff-kl", "rmu"):
         found[preset] = runs.reference_of(asked, lm, build_terms(recipe.Method(preset=preset)), data.encoded)
     assert found["etw"] is None
     assert found["npo"] is not None
     assert found["npo"].module is None
     assert len(found["npo"].seen) == 6
+    assert found["rmu"] is not None
+    assert found["rmu"].module is None
+    assert [key[0] for key, _ in found["rmu"].states] == [item.id for item in data.encoded["retain"]]
+    many = {"retain": data.encoded["retain"] * 1000}  # more hidden states than the model has weights
+    live = runs.reference_of(asked, lm, build_terms(recipe.Method(preset="rmu"))[1:], many)  # type: ignore[arg-type]
+    assert live is not None
+    assert live.module is not None
     assert found["graddiff-kl"] is not None
     assert found["graddiff-kl"].module is not None
     assert not any(p.requires_grad for p in found["graddiff-kl"].module.parameters())

@@ -88,7 +88,8 @@ class Needs:
     """What a method reads, declared before the forward pass. `a | b` is the union.
 
     `entropy`: temperatures. `hidden`: (layer, at) pairs, layer an index into the L + 1 hidden states or a depth
-    fraction in [0, 1]; `at='before'` is the state that predicts the target, `'own'` the one that has read it.
+    fraction in [0, 1), -1 for the last; `at='before'` is the state that predicts the target, `'own'` the one that has
+    read it. `reference_hidden`: the same of the frozen reference.
     `policy=False` says that no model is looked at: such a score is known before the forward pass.
     `everywhere` asks for the vocabulary maps at every position, scored or not (targets read as 0 where there is none).
     """
@@ -99,6 +100,7 @@ class Needs:
     second_moment: bool = False
     entropy: frozenset[float] = frozenset()
     hidden: frozenset[tuple[int | float, At]] = frozenset()
+    reference_hidden: frozenset[tuple[int | float, At]] = frozenset()
     vocab: frozenset[VocabMap] = frozenset()
     alternative: bool = False
 
@@ -110,6 +112,7 @@ class Needs:
             second_moment=self.second_moment or other.second_moment,
             entropy=self.entropy | other.entropy,
             hidden=self.hidden | other.hidden,
+            reference_hidden=self.reference_hidden | other.reference_hidden,
             vocab=self.vocab | other.vocab,
             alternative=self.alternative or other.alternative,
         )
@@ -117,7 +120,12 @@ class Needs:
     @property
     def any_reference(self) -> bool:
         """True if anything here reads the frozen reference model."""
-        return self.reference or any(m.reads_reference for m in self.vocab)
+        return self.reference_stats or any(m.reads_reference for m in self.vocab)
+
+    @property
+    def reference_stats(self) -> bool:
+        """True if `Forward.reference` is read: the reference's numbers at single tokens, or its hidden states."""
+        return self.reference or bool(self.reference_hidden)
 
 
 @dataclass(frozen=True)
@@ -214,10 +222,15 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """Turns scores (B, T) of the scored tokens `mask` (B, T) into weights. `hard`: it may leave tokens out."""
+    """Turns scores (B, T) of the scored tokens `mask` (B, T) into weights. `hard`: it may leave tokens out.
+
+    `signed`: it reads how scores compare, so they may have any sign; else it uses them as weights.
+    """
 
     @property
     def hard(self) -> bool: ...
+    @property
+    def signed(self) -> bool: ...
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights: ...
 
 

@@ -88,6 +88,12 @@ PRESETS: Mapping[str, Preset] = {
         "arXiv 2410.07163; OpenUnlearning",
         (_forget("simnpo:beta=4.5,delta=0", coef=0.125), _retain()),
     ),
+    "rmu": Preset(
+        "hidden states of forget tokens steered to a random direction, those of retain tokens held at the reference's",
+        "WMDP, arXiv 2403.03218; OpenUnlearning's RMU with retain_loss_type EMBED_DIFF",
+        (_forget("rmu:steering_coeff=2"), _retain("activation")),
+        differs="the peer's layer is 7 of any model; ours is a depth. WMDP trains three layers: see train.trainable",
+    ),
     "wga": Preset(
         "ascent weighted by the target's own probability",
         "arXiv 2502.19301; OpenUnlearning (beta 1)",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from expunge.core import Batch, Needs, TokenStats, scatter
+from expunge.core import At, Batch, Needs, Side, TokenStats, scatter
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
 from expunge.errors import TrainingError
@@ -17,29 +18,51 @@ from expunge.lm import Scored
 
 _KEPT = ("logp", "label_logit", "lse")
 _ROWS = 16
+Place = tuple[int | float, At]
+Places = frozenset[Place]
+Key = tuple[str, int, int]
 
 
 @dataclass
 class Reference:
     """A frozen model beside the policy. `stats` remembers the scalars of every record it has seen; `rows` does not.
 
-    Records are told apart by id and scored tokens, so a record that was cut differently is computed anew. Without a
-    module (as `remembered` makes it) only what was seen can be asked for.
+    Hidden states are computed each time while there is a module: kept for all records they may outweigh it. Without a
+    module (as `remembered` makes it) only what was seen can be asked for, states too. Records are told apart by id and
+    scored tokens, so a record that was cut differently is computed anew.
     """
 
     module: Scored | None
-    seen: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
+    seen: dict[Key, Tensor] = field(default_factory=dict)
+    states: dict[tuple[Key, Place], Tensor] = field(default_factory=dict)
 
-    def stats(self, batch: Batch) -> TokenStats:
-        """`logp`, `label_logit`, `lse` (B, T) of the batch under the reference, without gradient; no `top1`."""
+    def stats(self, batch: Batch, hidden: Places = frozenset()) -> TokenStats:
+        """`logp`, `label_logit`, `lse` (B, T) and the states `hidden` (B, T, D) of the batch under the reference.
+
+        Without gradient. `top1` means nothing.
+        """
+        if hidden and self.module is not None:
+            return self._computed(batch, hidden)
         keys = [_key(batch, row) for row in range(len(batch))]
         missing = [row for row, key in enumerate(keys) if key not in self.seen]
         if missing:
-            self._compute(_take(batch, missing), [keys[row] for row in missing])
+            self.remember(_take(batch, missing))
         mask = batch.mask
         rows = torch.cat([self.seen[key] for key in keys], dim=1).to(batch.targets.device)
         logp, label_logit, lse = (scatter(values, mask) for values in rows)
-        return TokenStats(logp, label_logit, lse, top1=torch.zeros_like(mask))
+        if any((key, place) not in self.states for key in keys for place in hidden):
+            self._asked(batch)
+        kept = {place: torch.cat([self.states[(key, place)] for key in keys]) for place in hidden}
+        states = {place: scatter(rows.to(mask.device), mask) for place, rows in kept.items()}
+        return TokenStats(logp, label_logit, lse, top1=torch.zeros_like(mask), hidden=states)
+
+    def remember(self, batch: Batch, hidden: Places = frozenset()) -> None:
+        """Keeps the scalars and the states `hidden` of the batch's scored tokens, on the CPU."""
+        found = self._computed(batch, hidden)
+        for row in range(len(batch)):
+            key, scored = _key(batch, row), batch.mask[row]
+            self.seen[key] = torch.stack([getattr(found, name)[row, scored] for name in _KEPT]).cpu()
+            self.states |= {(key, place): found.hidden[place][row, scored].cpu() for place in hidden}
 
     def rows(self, batch: Batch, needs: Needs) -> ReferenceRows | None:
         """Final hidden states for the vocabulary maps of `needs`, or None if none of them reads the reference."""
@@ -54,28 +77,47 @@ class Reference:
             )
         return self.module
 
-    def _compute(self, batch: Batch, keys: list[tuple[str, int, int]]) -> None:
+    def _computed(self, batch: Batch, hidden: Places) -> TokenStats:
         module = self._asked(batch)
         with torch.no_grad():
-            stats = module(batch, Needs())
-        for row, key in enumerate(keys):
-            scored = batch.mask[row]
-            self.seen[key] = torch.stack([getattr(stats, name)[row, scored] for name in _KEPT]).cpu()
+            stats: TokenStats = module(batch, Needs(hidden=hidden))
+        return stats
 
 
-def remembered(module: Scored, items: Sequence[Encoded], pad_id: int) -> Reference:
-    """The scalars of `module`, as it is now, for these records: it may be trained afterwards, and no copy is kept."""
+def to_keep(sides: Mapping[Side, Sequence[Encoded]], needs: Mapping[Side, Needs]) -> dict[Places, list[Encoded]]:
+    """The records whose numbers the terms of each side read, by the hidden states that are wanted of them."""
+    out: dict[Places, list[Encoded]] = {}
+    for side, items in sides.items():
+        if needs[side].reference_stats:
+            out.setdefault(needs[side].reference_hidden, []).extend(items)
+    return out
+
+
+def outweigh(items: Mapping[Places, Sequence[Encoded]], model: PreTrainedModel) -> bool:
+    """True if the hidden states to keep, in float32, take more memory than the model's weights do again."""
+    states = sum(len(hidden) * sum(item.scored for item in chosen) for hidden, chosen in items.items())
+    width = int(model.config.get_text_config().hidden_size)
+    weights = sum(int(p.numel() * p.element_size()) for p in model.parameters())
+    return 4 * states * width > weights
+
+
+def remembered(module: Scored, items: Mapping[Places, Sequence[Encoded]], pad_id: int) -> Reference:
+    """The scalars of `module`, as it is now, for these records: it may be trained afterwards, and no copy is kept.
+
+    `items` are the records by the hidden states that are to be kept of them too.
+    """
     out = Reference(module)
     training = module.training
     module.eval()
-    for first in range(0, len(items), _ROWS):
-        out.stats(collate(items[first : first + _ROWS], pad_id).to(module.model.device))
+    for hidden, chosen in items.items():
+        for first in range(0, len(chosen), _ROWS):
+            out.remember(collate(chosen[first : first + _ROWS], pad_id).to(module.model.device), hidden)
     module.train(training)
     out.module = None
     return out
 
 
-def _key(batch: Batch, row: int) -> tuple[str, int, int]:
+def _key(batch: Batch, row: int) -> Key:
     scored = batch.targets[row][batch.mask[row]]
     return batch.ids[row], len(scored), hash(tuple(batch.input_ids[row][batch.attention_mask[row]].tolist()))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from expunge.core import IGNORE, Batch, Forward, Needs, Side, TokenStats
 from expunge.refcache import Reference
-from expunge.terms import Term, TermValue, term_values
+from expunge.terms import Term, TermValue, needs_of, term_values
 
 Batches = Mapping[Side, Batch]
 
@@ -28,7 +28,7 @@ class Step:
 
     def needs(self, side: Side) -> Needs:
         """What the terms of one side read."""
-        return reduce(Needs.__or__, (t.needs for t in self.terms if t.on == side), Needs(policy=False))
+        return needs_of(self.terms, side)
 
     def forward(self, module: nn.Module, batches: Batches) -> dict[Side, Forward]:
         """Every side's batch through the policy, and through the reference where a term reads it."""
@@ -76,7 +76,9 @@ class Step:
         return stats
 
     def _reference_stats(self, batch: Batch, needs: Needs) -> TokenStats | None:
-        return self.reference.stats(batch) if self.reference is not None and needs.reference else None
+        if self.reference is None or not needs.reference_stats:
+            return None
+        return self.reference.stats(batch, needs.reference_hidden)
 
 
 def accumulate(

@@ -101,6 +101,11 @@ def build_terms(method: Method) -> tuple[Term, ...]:
     return terms
 
 
+def needs_of(terms: Sequence[Term], side: Side) -> Needs:
+    """What the terms of one side read."""
+    return reduce(Needs.__or__, (t.needs for t in terms if t.on == side), Needs(policy=False))
+
+
 def coupled(terms: Sequence[Term]) -> list[str]:
     """The labels of terms whose objective couples the rows of a micro-batch: accumulation changes what they compute."""
     return [term.label for term in terms if term.objective.couples == "batch"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, VocabMap
+from expunge.core import IGNORE, At, Batch, Forward, Needs, TokenStats, VocabMap
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed
 
 Probabilities = Sequence[Sequence[float]]
@@ -42,6 +43,27 @@ def forward_from_probabilities(
         stats_from_logits(_logits(rows), batch, needs, other),
         None if other is None else stats_from_logits(other, batch, Needs()),
     )
+
+
+def forward_from_states(
+    place: tuple[int | float, At], states: Sequence[Sequence[float]], reference: Sequence[Sequence[float]] | None = None
+) -> Forward:
+    """A `Forward` of one sequence whose scored token t has the hidden state `states[t]` at `place`; no probabilities.
+
+    >>> f = forward_from_states((0.5, "own"), [[1.0, 2.0]])
+    >>> f.mask.tolist(), f.policy.hidden[0.5, "own"].tolist()
+    ([[True, False]], [[[1.0, 2.0], [0.0, 0.0]]])
+    """
+    ids = torch.zeros(1, len(states) + 1, dtype=torch.long)
+    targets = ids.clone()
+    targets[:, -1] = IGNORE
+    batch = Batch(ids, targets, torch.ones_like(ids, dtype=torch.bool), ("example",))
+    empty = Forward.before(batch).policy
+
+    def stats(rows: Sequence[Sequence[float]]) -> TokenStats:
+        return replace(empty, hidden={place: torch.tensor([[*rows, [0.0] * len(rows[0])]])})
+
+    return Forward(batch, stats(states), None if reference is None else stats(reference))
 
 
 def stats_from_logits(logits: Tensor, batch: Batch, needs: Needs, reference: Tensor | None = None) -> TokenStats:

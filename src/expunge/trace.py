@@ -92,7 +92,8 @@ def observe(module: Scored, batch: Batch, needs: Needs, reference: Reference | N
     module.eval()
     with torch.no_grad():
         stats = module(batch, replace(needs, vocab=frozenset(), everywhere=False))
-        other = reference.stats(batch) if reference is not None and needs.reference else None
+        read = reference is not None and needs.reference_stats
+        other = reference.stats(batch, needs.reference_hidden) if reference is not None and read else None
     module.train(training)
     return Forward(batch, stats, other)
 

@@ -78,13 +78,7 @@ class Fit:
                 self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = adamw(self.module, s)
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
-        sizes: dict[str, int] = {side: len(items) for side, items in self.sides.items()}
-        lengths = [len(item) for item in self.sides[self.anchor]] if s.group_by_length else None
-        self.sampler = Sampler(
-            self.anchor, sizes, s.per_device_train_batch_size, s.gradient_accumulation_steps, self.seed, lengths
-        )
-        epochs = math.ceil(s.num_train_epochs * self.sampler.steps_per_epoch)
-        self.total = s.max_steps if s.max_steps > 0 else epochs
+        self.sampler, self.total = schedule(s, self.sides, self.seed, self.anchor)
 
     def __call__(self) -> None:
         """Trains to the end, resuming from the newest whole checkpoint of the run if there is one."""
@@ -202,6 +196,34 @@ class Fit:
         found.restore(self.module, self.optimizer)
         self.run.trim_log(found.step)
         return found.step
+
+
+def schedule(
+    settings: Train, sides: Mapping[Side, Sequence[Encoded]], seed: int, anchor: Side = "forget"
+) -> tuple[Sampler, int]:
+    """Which records come in which step, and how many steps there are."""
+    sizes: dict[str, int] = {side: len(items) for side, items in sides.items()}
+    lengths = [len(item) for item in sides[anchor]] if settings.group_by_length else None
+    batch, accumulate = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    sampler = Sampler(anchor, sizes, batch, accumulate, seed, lengths)
+    epochs = math.ceil(settings.num_train_epochs * sampler.steps_per_epoch)
+    return sampler, settings.max_steps if settings.max_steps > 0 else epochs
+
+
+def scheduled(
+    settings: Train, sides: Mapping[Side, Sequence[Encoded]], seed: int, anchor: Side = "forget"
+) -> dict[Side, list[Encoded]]:
+    """The records of each side that training will read: all anchors, and of the others those that are drawn."""
+    sampler, total = schedule(settings, sides, seed, anchor)
+    drawn: dict[str, set[int]] = {side: set() for side in sides}
+    for step in range(total):
+        for chosen in sampler.micro_batches(step):
+            for side, indices in chosen.items():
+                drawn[side].update(indices)
+    return {
+        side: list(items) if side == anchor else [items[i] for i in sorted(drawn[side])]
+        for side, items in sides.items()
+    }
 
 
 def clear_checkpoints(run: RunFolder) -> None:

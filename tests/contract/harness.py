@@ -31,7 +31,7 @@ from expunge.terms import Term, Tokens
 
 VOCABULARY = 13
 STATICS = ("given", "gold", "not-general")
-_LAYERS = 17
+LAYERS = 17
 
 
 def items(count: int, seed: int = 0, prefix: str = "f", *, longest: int = 11) -> list[Encoded]:
@@ -115,7 +115,7 @@ class Leaves(nn.Module):
         hidden = self.hidden(batch)
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
         rows = self._stats(hidden[read], self.head, batch.targets.clamp(min=0)[read], needs, reference)
-        layers = tuple(hidden * (k + 1) / _LAYERS for k in range(_LAYERS)) if needs.hidden else ()
+        layers = tuple(hidden * (k + 1) / LAYERS for k in range(LAYERS)) if needs.hidden else ()
         return placed(rows, read, batch.mask, hidden_states(layers, needs, batch.mask))
 
     def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
@@ -141,8 +141,16 @@ def term(
 def forward_of(model: Leaves, batch: Batch, needs: Needs, reference: Reference | None = None) -> Forward:
     """One batch through model and reference, as a step does it."""
     rows = None if reference is None else reference.rows(batch, needs)
-    other = reference.stats(batch) if reference is not None and needs.reference else None
+    read = reference is not None and needs.reference_stats
+    other = reference.stats(batch, needs.reference_hidden) if reference is not None and read else None
     return Forward(batch, model(batch, needs, rows), other)
+
+
+def touched(objective: Objective, read: Tensor) -> Tensor:
+    """(B, T) the positions whose final states the tokens `read` (B, T) depend on: their own, or the next."""
+    places = {at for _, at in objective.needs.hidden} or {"before"}
+    after = torch.cat([torch.zeros_like(read[:, :1]), read[:, :-1]], dim=1)
+    return after if places == {"own"} else read
 
 
 def gradients(

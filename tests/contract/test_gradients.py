@@ -35,14 +35,15 @@ def test_gradient_is_exactly_zero_where_nothing_is_read_and_not_where_something_
     forward = h.forward_of(model, BATCH, made.needs, reference)
     h.allowed(made, forward)
     weights = made.weights(forward)
-    read = torch.ones_like(weights.mask) if made.needs.everywhere else weights.value > 0
+    chosen = torch.ones_like(weights.mask) if made.needs.everywhere else weights.value > 0
+    read = h.touched(objective, chosen)
     found = _by_token(h.gradients([made], model, [BATCH], reference)[0])
     real = BATCH.attention_mask
     assert (found[real & ~read] == 0).all()
     assert (found[real & read] > 0).all(), "the method must be active on these inputs, or the test says nothing"
     assert read.any()
     if select.hard and not made.needs.everywhere and not weights.flat:
-        assert (real & ~read & BATCH.mask).any(), "a hard selector must have left something out"
+        assert (real & ~chosen & BATCH.mask).any(), "a hard selector must have left something out"
 
 
 @h.objectives

@@ -35,9 +35,10 @@ def test_the_fused_head_gives_the_naive_twins_loss_and_gradient(
     """In float64, behind a head with bias, scale and softcap, for the policy and for the reference."""
     made = h.term(objective, score, select)
     found = []
+    width = 6 if objective.needs.reference_hidden else 5  # states are compared with states of the same width
     for naive in (False, True):
         model = h.Leaves(RECORDS, naive=naive, head=_head(6, 1))
-        reference = h.reference_of(RECORDS, naive=naive, head=_head(5, 2))
+        reference = h.reference_of(RECORDS, naive=naive, head=_head(width, 2))
         h.allowed(made, h.forward_of(model, BATCH, made.needs, reference))
         found.append(h.gradients([made], model, [BATCH], reference))
     (gradients, means), (expected, wanted) = found
@@ -47,8 +48,8 @@ def test_the_fused_head_gives_the_naive_twins_loss_and_gradient(
 
 # The published unweighted losses, from the papers' formulas, one record and one token at a time in float64.
 
-Row = list[tuple[float, float, np.ndarray, np.ndarray, int]]
-"""A record's scored tokens: log p and log p_ref of the target, both rows of logits, the target."""
+Row = list[tuple[float, float, np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]]
+"""A record's scored tokens: log p and log p_ref of the target, both rows of logits, the target, both next states."""
 
 
 def _nll(rows: list[Row], sign: float = -1.0, reduction: str = "token") -> float:
@@ -65,7 +66,7 @@ def _divergence(z: np.ndarray, z_ref: np.ndarray, direction: str) -> float:
 
 
 def _kl(rows: list[Row], o: Any) -> float:
-    sums = [[_divergence(z, z_ref, o.direction) for _, _, z, z_ref, _ in row] for row in rows]
+    sums = [[_divergence(z, z_ref, o.direction) for _, _, z, z_ref, *_ in row] for row in rows]
     if o.reduction == "token":
         return sum(map(sum, sums)) / sum(map(len, sums))
     return float(np.mean([sum(s) / len(s) if o.reduction == "sequence" else sum(s) for s in sums]))
@@ -91,10 +92,32 @@ def _lpl(rows: list[Row], o: Any) -> float:
         "probability": lambda logp, z, y: math.exp(logp),
     }
     value = read[o.space]
-    falls = [sum(value(ref, z_ref, y) - value(own, z, y) for own, ref, z, z_ref, y in row) / len(row) for row in rows]
+    falls = [
+        sum(value(ref, z_ref, y) - value(own, z, y) for own, ref, z, z_ref, y, *_ in row) / len(row) for row in rows
+    ]
     if o.sigmoid == "batch":
         falls = [float(np.mean(falls))]
     return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * fall) for fall in falls]))
+
+
+def _rmu(rows: list[Row], o: Any) -> float:
+    width = len(rows[0][0][2])
+    u = torch.rand(width, generator=torch.Generator().manual_seed(0)).double().numpy()
+    return _distances(rows, o, 2.0 * u / np.linalg.norm(u))
+
+
+def _distances(rows: list[Row], o: Any, target: np.ndarray | None = None) -> float:
+    """Of Leaves' hidden states: number k is the final one times (k + 1) / LAYERS."""
+    share = (round(0.375 * (h.LAYERS - 1)) + 1) / h.LAYERS
+    sums = []
+    for row in rows:
+        states = [(token[2:4] if o.at == "before" else token[5:7]) for token in row]
+        held = [share * other if target is None else target for _, other in states]
+        sums.append(sum(float(((share * own - x) ** 2).mean()) for (own, _), x in zip(states, held, strict=True)))
+    lengths = [len(row) for row in rows]
+    if o.mean == "broadcast":
+        return float(np.mean([[s / n for n in lengths] for s in sums]))
+    return float(np.mean([s / n for s, n in zip(sums, lengths, strict=True)]))
 
 
 PUBLISHED: dict[str, Callable[[list[Row], Any], float]] = {
@@ -105,6 +128,8 @@ PUBLISHED: dict[str, Callable[[list[Row], Any], float]] = {
     "npo": _npo,
     "simnpo": _simnpo,
     "lpl": _lpl,
+    "rmu": _rmu,
+    "activation": _distances,
 }
 
 
@@ -116,9 +141,9 @@ def _rows(model: h.Leaves, reference: h.Leaves, records: Sequence[Encoded], shif
         for t, y in enumerate(item.targets.tolist()):
             if y == IGNORE:
                 continue
-            at = min(t + shift, len(item) - 1)
+            at, after = (min(t + more, len(item) - 1) for more in (shift, shift + 1))
             own, ref = (float(x[at][y] - np.log(np.exp(x[at]).sum())) for x in (z, z_ref))
-            row.append((own, ref, z[at], z_ref[at], y))
+            row.append((own, ref, z[at], z_ref[at], y, z[after], z_ref[after]))
         out.append(row)
     return out
 
@@ -162,9 +187,13 @@ def test_a_formula_that_includes_padding_would_be_noticed(objective: Objective) 
 # A weight of 2 is the token twice.
 
 
+def _again(item: Encoded, at: int) -> list[int]:
+    return [*range(at + 1), *range(at, len(item))]
+
+
 def _twice(item: Encoded, at: int) -> Encoded:
     """The record with the scored token at `at` standing there twice."""
-    again = [*range(at + 1), *range(at, len(item))]
+    again = _again(item, at)
     static = {name: score[again] for name, score in item.static.items()}
     return Encoded(item.id, item.input_ids[again], item.targets[again], item.offsets[again], static)
 
@@ -176,7 +205,8 @@ def test_weight_two_is_the_token_twice(objective: Objective) -> None:
     item = RECORDS[0]
     at = int(np.flatnonzero(item.targets != IGNORE)[1])
     doubled = _twice(item, at)
-    again = [*range(at + 1), *range(at, len(item))]
+    state = int(h.touched(objective, torch.arange(len(item))[None] == at).nonzero()[0, 1])  # it stands there twice
+    again = _again(item, state)
     model, other = h.Leaves([item]), h.Leaves([doubled])
     reference, other_reference = h.reference_of([item]), h.reference_of([doubled])
     for one, two in ((model, other), (reference.module, other_reference.module)):

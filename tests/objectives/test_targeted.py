@@ -222,7 +222,7 @@ def test_the_start_is_remembered_without_a_second_model() -> None:
     module = Scored(lm.model)
     batch = collate([items[3], items[17]], pad_id=0)
     live = Reference(Scored(copy.deepcopy(lm.model))).stats(batch)
-    reference = remembered(module, items, pad_id=0)
+    reference = remembered(module, {frozenset(): items}, pad_id=0)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(2.0)

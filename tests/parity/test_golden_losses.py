@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge import registry
-from expunge.core import IGNORE, Batch, Needs, TokenStats
+from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats, Weights
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
 from expunge.refcache import Reference
 from expunge.step import Step, accumulate
@@ -167,3 +167,57 @@ def test_sequence_sums_are_the_peers(golden: Golden, case: str) -> None:
     assert sums.tolist() == pytest.approx(golden[f"loss/{case}/batch_nll/value"].tolist(), rel=1e-12)
     expected = torch.from_numpy(golden[f"loss/{case}/batch_nll/grad"]).double()
     torch.testing.assert_close(model.logits.grad, expected, rtol=1e-6, atol=1e-7)
+
+
+# RMU: its peer's loss is a function of hidden states, which stand here where a model's would.
+
+
+def states_of(golden: Golden) -> tuple[Batch, Tensor, Tensor]:
+    """A batch whose tokens at the peer's mask are scored, and both (B, T, D) states as they are read: their own."""
+    mask = torch.from_numpy(golden["loss/rmu_activation/mask"])
+    assert not mask[:, 0].any(), "the first token is predicted by nothing"
+    targets = torch.full(mask.shape, IGNORE)
+    targets[:, :-1][mask[:, 1:]] = 1
+    batch = Batch(torch.zeros_like(targets), targets, torch.ones_like(mask), tuple(f"r{i}" for i in range(len(mask))))
+    one, two = (torch.from_numpy(golden[f"loss/rmu_activation/activation{k}"]).double() for k in (1, 2))
+    return batch, one.requires_grad_(), two
+
+
+def activation_loss(golden: Golden, objective: str, break_it: bool = False) -> tuple[float, Tensor]:
+    batch, one, two = states_of(golden)
+    made = registry.build("objective", objective)
+
+    def stats(states: Tensor) -> TokenStats:
+        shifted = states if break_it else torch.cat([states[:, 1:], torch.zeros_like(states[:, :1])], dim=1)
+        return dataclasses.replace(Forward.before(batch).policy, hidden={made.place: shifted})
+
+    loss = made(Forward(batch, stats(one), stats(two)), Weights.ones(batch.mask))
+    mean = loss.value.sum() / loss.count.sum()
+    mean.backward()
+    assert one.grad is not None
+    return float(mean.detach()), one.grad
+
+
+def test_the_peers_activation_loss_is_the_broadcast_mean(golden: Golden) -> None:
+    agree(golden, "loss/rmu_activation", activation_loss(golden, "activation:mean=broadcast"), rtol=1e-7)
+
+
+def test_the_mean_of_sequence_means_is_not_the_peers_but_what_it_says(golden: Golden) -> None:
+    found = activation_loss(golden, "activation")
+    with pytest.raises(AssertionError):
+        agree(golden, "loss/rmu_activation", found, rtol=1e-3)
+    one, two = (golden[f"loss/rmu_activation/activation{k}"].astype(np.float64) for k in (1, 2))
+    rows = zip(one, two, golden["loss/rmu_activation/mask"], strict=True)
+    assert found[0] == pytest.approx(np.mean([((a - b) ** 2)[m].mean() for a, b, m in rows]), rel=1e-12)
+
+
+def test_states_of_the_next_position_do_not_agree(golden: Golden) -> None:
+    found = activation_loss(golden, "activation:mean=broadcast", break_it=True)
+    with pytest.raises(AssertionError):
+        agree(golden, "loss/rmu_activation", found, rtol=1e-3)
+
+
+def test_the_direction_is_the_peers(golden: Golden) -> None:
+    expected = torch.from_numpy(golden["loss/rmu_control_vector_seed0_dim16/value"])[0, 0]
+    torch.testing.assert_close(registry.build("objective", "rmu:steering_coeff=20").target(16), expected)
+    assert not torch.allclose(registry.build("objective", "rmu:steering_coeff=20,seed=1").target(16), expected)
