@@ -142,18 +142,24 @@ def test_init_writes_a_recipe_that_resolves(mine: Path) -> None:
     assert "Wrote recipe.yaml" in call("init", "--model", "some/model-1B", "--forget", "forget.jsonl")
     found = recipe.load("recipe.yaml")
     assert found.model.model_name_or_path == "some/model-1B"
-    assert found.method.terms[0].objective == "npo:beta=0.1"
+    assert (found.method.preset, found.data.retain) == ("etw", None)
+    assert found.data.neighbours is not None
     assert (found.train.per_device_train_batch_size, found.train.gradient_accumulation_steps) == (2, 1)
     shown = call("run", "recipe.yaml", "--dry-run")
     for part in (
         "some/model-1B (from the hub)",
         "about 1,000,000,000",
         "forget.jsonl: records 8,",
-        "npo",
+        "written by the model, those that may be kept of: records about 39",
+        "0.1 * ga on forget, score entropy",
         "40 (4 an epoch)",
     ):
         assert part in shown
     assert "exists" in call("init", "--model", "m", "--forget", "forget.jsonl", code=2)
+    (mine / "plain.jsonl").write_text(json.dumps({"question": "why so?", "answer": "thus."}) + "\n", encoding="utf-8")
+    call("init", "--model", "m", "--forget", "plain.jsonl", "--out", "nobody.yaml")
+    nobody = recipe.load("nobody.yaml")
+    assert (nobody.data.neighbours, nobody.method.terms[0].objective) == (None, "npo:beta=0.1")
     call("init", "--model", "m", "--forget", "forget.jsonl", "--retain", "keep.jsonl", "--overwrite")
     both = recipe.load("recipe.yaml")
     assert both.method.preset == "etw"

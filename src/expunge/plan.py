@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 from expunge.data import load
+from expunge.data.neighbours import ask
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
 from expunge.recipe import FreshModel, Model, Recipe, Source, Train
@@ -117,6 +118,8 @@ def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
         "general": (recipe.data.general, "general"),
     }
     sides = {name: _side(name, s, split, recipe, tokenizer) for name, (s, split) in sources.items() if s is not None}
+    if recipe.data.retain is None:
+        sides.update(_stand_in(recipe, sides, tokenizer))
     shape = shape_of(recipe.model)
     low = recipe.train.bf16 or recipe.model.dtype == "bfloat16"
     speed = measure_speed(low) if flops_a_second is None else flops_a_second
@@ -228,6 +231,26 @@ def _side(name: str, source: Source, split: Split, recipe: Recipe, tokenizer: An
     if not records:
         raise DataError(f"data.{name}: '{source.path}' has no records")
     return SidePlan(name, source.path, Amount(len(records)), _tokens(records, recipe, tokenizer))
+
+
+def _stand_in(recipe: Recipe, sides: Mapping[str, SidePlan], tokenizer: Any) -> dict[str, SidePlan]:
+    """The retain set that is drawn from training data, or that the model will write; empty if neither is asked for."""
+    data = recipe.data
+    if data.training is not None:
+        whole = _side("training", data.training, "retain", recipe, tokenizer)
+        return {"retain": SidePlan("retain", f"drawn from {whole.where}", _about(whole.records), _about(whole.tokens))}
+    if data.neighbours is None or data.forget is None or data.forget.path is None:
+        return {}
+    settings, forget = data.neighbours, sides["forget"]
+    records = load.load(data.forget, "forget")
+    asked = len(ask(records, settings.per_record, names=settings.names, general=settings.general))
+    tokens = int(asked * (_ratio(forget.tokens, forget.records) or 0))
+    where = "written by the model, those that may be kept of"
+    return {"retain": SidePlan("retain", where, Amount(asked, exact=False), Amount(tokens, exact=False))}
+
+
+def _about(amount: Amount) -> Amount:
+    return Amount(amount.value, exact=False)
 
 
 def _tokens(records: Sequence[Record], recipe: Recipe, tokenizer: Any) -> Amount:

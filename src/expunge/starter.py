@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from expunge.data import load
+from expunge.data.neighbours import subject_in
 from expunge.errors import DataError
 from expunge.recipe import Source
 
@@ -20,6 +21,15 @@ _NO_RETAIN = """\
   # retain:                    # records that the model must keep: like those above, about others
   #   path: keep.jsonl"""
 
+_OWN_RETAIN = """\
+  # Records to keep, like those above but about others, are best: put them here, and leave out `neighbours`.
+  # retain:
+  #   path: keep.jsonl
+  # training:                  # or all that the model was fine-tuned on: what may be kept is drawn from it
+  #   path: training.jsonl
+  neighbours:                  # without either, the model itself answers like questions about others before it forgets:
+    per_record: 2              # a weaker hold, see docs/data.md"""
+
 _BOTH_SIDES = """\
   # `expunge list` names the others, `expunge show etw` says what this one does. Which one fits: docs/which-method.md
   preset: etw
@@ -33,7 +43,9 @@ def starter(model: str, forget: str, retain: str | None, name: str) -> str:
     Paths are written as given; a recipe's paths are relative to the folder that `expunge run` is called in.
     """
     sides = {side: path for side, path in (("forget", forget), ("retain", retain)) if path is not None}
-    found = {side: len(load.load(Source(path=path), side)) for side, path in sides.items()}  # type: ignore[arg-type]
+    records = {side: load.load(Source(path=path), side) for side, path in sides.items()}  # type: ignore[arg-type]
+    found = {side: len(rows) for side, rows in records.items()}
+    own = retain is None and any(subject_in(record) for record in records["forget"])
     if retain is not None and Path(forget).resolve() == Path(retain).resolve():
         raise DataError(
             f"forget and retain are the same file '{forget}'. Name records to keep that are not to be forgotten"
@@ -45,8 +57,8 @@ def starter(model: str, forget: str, retain: str | None, name: str) -> str:
         model=_quoted(model),
         forget=_quoted(forget),
         forget_count=found["forget"],
-        retain=_retain(retain, found.get("retain", 0)),
-        method=_FORGET_ONLY if retain is None else _BOTH_SIDES,
+        retain=_OWN_RETAIN if own else _retain(retain, found.get("retain", 0)),
+        method=_BOTH_SIDES if own or retain is not None else _FORGET_ONLY,
         batch=batch,
         accumulate=accumulate,
     )

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from expunge import decode
 from expunge.data.encode import Encoder
+from expunge.decode import Written, complete, stop_ids
 from expunge.evals import generation, table
-from expunge.evals.generation import Written, complete
 from tests.evals import tiny
 
 
@@ -66,7 +67,7 @@ def test_it_equals_the_library_s_own_generation(prompts: list[list[int]]) -> Non
 
 def test_finished_rows_leave_the_batch(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    backbone = generation.backbone_of(tiny.small_lm().model)
+    backbone = decode.backbone_of(tiny.small_lm().model)
 
     def watched(_: object) -> object:
         def run(**settings: torch.Tensor) -> object:
@@ -75,7 +76,7 @@ def test_finished_rows_leave_the_batch(prompts: list[list[int]], monkeypatch: py
 
         return run
 
-    monkeypatch.setattr(generation, "backbone_of", watched)
+    monkeypatch.setattr(decode, "backbone_of", watched)
     stops = common_token(prompts, 3)
     complete(tiny.small_lm(), prompts, stops, max_new_tokens=12)
     assert sizes[0] == len(prompts)
@@ -103,7 +104,7 @@ def test_the_table_holds_prompts_answers_and_texts() -> None:
     assert row["prompt"] == records[1].prompt
     assert row["reference"] == records[1].answer
     assert row["n_tokens"] <= 6
-    ids = complete(lm, [encoder.prompt_ids(records[1])], generation.stop_ids(lm, encoder, records), max_new_tokens=6)
+    ids = complete(lm, [encoder.prompt_ids(records[1])], stop_ids(lm, encoder, records), max_new_tokens=6)
     assert row["generation"] == str(lm.tokenizer.decode(list(ids[0].ids), skip_special_tokens=True)).strip()
 
 
@@ -112,13 +113,13 @@ def test_stop_tokens_come_from_configuration_tokenizer_and_template() -> None:
     encoder = Encoder(lm.tokenizer)
     end = lm.tokenizer.eos_token_id
     user = lm.tokenizer.convert_tokens_to_ids("<|user|>")
-    assert end in generation.stop_ids(lm, encoder, records)
+    assert end in stop_ids(lm, encoder, records)
     other = Encoder(lm.tokenizer, template="{prompt} {answer}<|user|>")
-    assert user in generation.stop_ids(lm, other, records)
+    assert user in stop_ids(lm, other, records)
     kept = lm.model.generation_config.eos_token_id
     lm.model.generation_config.eos_token_id = [7, 8]
     try:
-        assert {7, 8, end} <= generation.stop_ids(lm, encoder, records)
+        assert {7, 8, end} <= stop_ids(lm, encoder, records)
     finally:
         lm.model.generation_config.eos_token_id = kept
 

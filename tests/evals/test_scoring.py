@@ -13,6 +13,7 @@ import torch
 from expunge.core import IGNORE
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
+from expunge.decode import inference
 from expunge.errors import DataError
 from expunge.evals import metrics, scoring, table, trees
 from tests.evals import naive, tiny
@@ -127,11 +128,11 @@ def test_training_mode_is_as_before_and_dropout_is_off(encoder: Encoder) -> None
     lm.model.train()
     lm.model.base_model.layers[0].eval()
     before = [module.training for module in lm.model.modules()]
-    with scoring.inference(lm):
+    with inference(lm):
         assert not any(module.training for module in lm.model.modules())
         assert torch.is_inference_mode_enabled()
     assert [module.training for module in lm.model.modules()] == before
-    with pytest.raises(RuntimeError, match="stop"), scoring.inference(lm):
+    with pytest.raises(RuntimeError, match="stop"), inference(lm):
         raise RuntimeError("stop")
     assert [module.training for module in lm.model.modules()] == before
     lm.model.eval()

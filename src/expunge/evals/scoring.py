@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +16,7 @@ from expunge.core import IGNORE, Needs
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
+from expunge.decode import Progress, inference
 from expunge.errors import DataError
 from expunge.evals import trees
 from expunge.evals.table import SCORES
@@ -29,8 +29,6 @@ _NUMBERS = ("logp", "label_logit", "lse", "entropy", "second_moment")
 VARIANTS = ("answer", "paraphrase", "perturbed")
 Numbers = npt.NDArray[np.float32]
 """(statistics, scored tokens): the rows are `_NUMBERS` and then the arg max as 0 or 1."""
-Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,19 +164,6 @@ def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) 
         batch.append(index)
     if batch:
         yield batch
-
-
-@contextmanager
-def inference(lm: LM) -> Iterator[None]:
-    """No autograd and no dropout inside; the model's training mode as before afterwards."""
-    training = [module for module in lm.model.modules() if module.training]
-    lm.model.train(False)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _texts(record: Record, variants: Sequence[str]) -> Iterator[tuple[str, str]]:
