@@ -13,6 +13,7 @@ from torch import Tensor
 from expunge import lm as lms
 from expunge import pipeline, registry, runs
 from expunge import recipe as recipes
+from expunge.context import prepared_in
 from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats
 from expunge.data.load import load
 from expunge.data.records import Record, Split
@@ -21,6 +22,7 @@ from expunge.fused import Head, naive_token_stats, placed
 from expunge.lm import LM
 from expunge.recipe import Model, Recipe, Source
 from expunge.runfolder import RunFolder
+from expunge.terms import require_fit
 
 RecipeLike = Recipe | Mapping[str, Any] | str | Path
 
@@ -88,7 +90,7 @@ def token_weights(
     `logits` (B, T, V) and `labels` (B, T) as Hugging Face models take and return them: not shifted, -100 where nothing
     is scored. `weights[:, t]` belongs to `labels[:, t]` and is 0 where that is -100 and in the first column. With
     per-token losses of the shifted labels, `(weights[:, 1:] * losses).sum() / (labels[:, 1:] != -100).sum()` is the
-    weighted token mean. MethodError for scores that need more than logits: annotations, hidden states.
+    weighted token mean. MethodError for scores that need more than logits: annotations, hidden states, preparation.
 
     >>> logits = torch.log(torch.tensor([[[0.5, 0.5], [1.0, 1e-30], [0.5, 0.5]]]))
     >>> token_weights(logits, torch.tensor([[-100, 0, 1]])).round(decimals=3).tolist()  # all at the first label
@@ -97,6 +99,9 @@ def token_weights(
     scorer, selector = registry.build("scorer", score), registry.build("selector", select)
     if scorer.needs.hidden or scorer.needs.alternative:
         raise MethodError(f"score '{score}' needs more than logits; use it in a recipe")
+    if prepared_in(scorer):
+        raise MethodError(f"score '{score}' is prepared from whole records; use it in a recipe, or score_tokens")
+    require_fit(scorer, selector)
     if scorer.needs.reference and reference_logits is None:
         raise MethodError(f"score '{score}' needs the reference's logits. Give reference_logits")
     targets = torch.full_like(labels, IGNORE)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 _NAME = re.compile(r"step-(\d{8})")
 _MANIFEST = "MANIFEST.json"
 _FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+_EXTRA = "extra.safetensors"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Checkpoint:
 
     folder: Path
     step: int
+
+    @property
+    def extra(self) -> dict[str, Tensor]:
+        """The tensors that were saved beside weights and optimiser state; empty if there were none."""
+        return load_file(self.folder / _EXTRA) if (self.folder / _EXTRA).is_file() else {}
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Loads weights and optimiser state in place; returns the JSON state that was saved with them."""
@@ -51,6 +57,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     keep: int,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """The folder of a new checkpoint after `step` steps; older ones beyond `keep` are removed after it is in place."""
     final = root / f"step-{step:08d}"
@@ -60,6 +67,8 @@ def save(
     weights = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
     save_file(weights, staging / "model.safetensors")
     save_file(_flatten(optimizer.state_dict()["state"]), staging / "optimizer.safetensors")
+    if extra:
+        save_file(dict(extra), staging / _EXTRA)
     (staging / "state.json").write_text(json.dumps({**state, "step": step}), encoding="utf-8")
     files = {f.name: [f.stat().st_size, _sha256(f)] for f in sorted(staging.iterdir())}
     (staging / _MANIFEST).write_text(json.dumps(files), encoding="utf-8")
@@ -94,7 +103,7 @@ def _folders(root: Path) -> list[Path]:
 def _fault(folder: Path) -> str | None:
     try:
         files: dict[str, list[Any]] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if set(files) != _FILES:
+        if set(files) - {_EXTRA} != _FILES:
             return "its manifest lists other files than a checkpoint has"
         for name, (size, digest) in files.items():
             if (folder / name).stat().st_size != size:

@@ -6,7 +6,7 @@ the backward pass; `naive_token_stats` is its twin with whole logits and plain a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -106,6 +106,18 @@ def placed(rows: Rows, read: Tensor, mask: Tensor, hidden: Mapping[tuple[int | f
     )
 
 
+def disagreement(states_SND: Sequence[Tensor], head: Head) -> Tensor:
+    """(N,) H(mean_s p_s) - mean_s H(p_s) in nats, from the final hidden states (N, D) of S passes; without gradient."""
+    size = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    out = []
+    for start in range(0, len(states_SND[0]), size):
+        logp = [torch.log_softmax(head.logits(states[start : start + size]).detach(), dim=-1) for states in states_SND]
+        mean = torch.stack([one.exp() for one in logp]).mean(0)
+        inside = torch.stack([-(one.exp() * one).sum(-1) for one in logp]).mean(0)
+        out.append(-torch.special.xlogy(mean, mean).sum(-1) - inside)
+    return torch.cat(out) if out else states_SND[0].new_zeros(0)
+
+
 @dataclass(frozen=True)
 class _Plan:
     head: Head
@@ -187,19 +199,20 @@ def _logit_gradient(plan: _Plan, hidden: Tensor, logp: Tensor, grads: list[Tenso
     label_entry = g_logp * -torch.expm1(logp) + g_label + g_lse * torch.exp(logp)
     dz = probability.mul_((g_lse - g_logp)[:, None])
     dz.scatter_(1, targets[:, None], label_entry[:, None])
-    if plan.maps:
-        dz += _map_gradient(plan, z, grads[3:], rows)
+    read = [(m, g) for m, g in zip(plan.maps, grads[3:], strict=True) if bool(g.any())]  # scores are read without it
+    if read:
+        dz += _map_gradient(plan, z, read, rows)
     if head.softcap is not None:
         dz *= 1 - (z / head.softcap) ** 2
     return dz if head.scale == 1.0 else dz * head.scale
 
 
-def _map_gradient(plan: _Plan, z: Tensor, grads: list[Tensor], rows: slice) -> Tensor:
+def _map_gradient(plan: _Plan, z: Tensor, read: list[tuple[VocabMap, Tensor]], rows: slice) -> Tensor:
     reference = plan.reference_logits(rows)
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
-        outputs = [m(leaf, reference if m.reads_reference else None, plan.targets[rows]) for m in plan.maps]
-    return torch.autograd.grad(outputs, leaf, [g.to(o.dtype) for g, o in zip(grads, outputs, strict=True)])[0]
+        outputs = [m(leaf, reference if m.reads_reference else None, plan.targets[rows]) for m, _ in read]
+    return torch.autograd.grad(outputs, leaf, [g.to(o.dtype) for (_, g), o in zip(read, outputs, strict=True)])[0]
 
 
 def _label_logp(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,9 @@ Term = Mapping[str, Any]
 class Preset:
     """A named method: its terms, where they are published, and how they differ from what its authors ran.
 
-    `settings` names what may be set in the preset's spec (`tif:beta=0.3`) and where it goes: 'TERM.objective.KEY', or
-    'TERM.coef'. `alternatives` are such specs that were published, each with its occasion.
+    `settings` names what may be set in the preset's spec (`tif:beta=0.3`) and where it goes: 'TERM.objective.KEY',
+    'TERM.coef', or 'TERM.score.mix' for the share of the first of two summed scores. `alternatives` are such specs that
+    were published, each with its occasion.
     """
 
     summary: str
@@ -59,6 +60,31 @@ def _tif_betas(name: str) -> tuple[tuple[str, str], ...]:
         (f"{name}:beta=0.19", "Llama-3.2-3B on TOFU forget10"),
         (f"{name}:beta=0.2", "MUSE"),
     )
+
+
+_CRITICAL = "0.5*masking+0.5*frozen:score=entropy"
+_TOKENUNLEARN_BASES: Mapping[str, tuple[str, Term, Term]] = {
+    "": ("ascent", _forget("ga"), _retain()),
+    "-wga": ("ascent weighted by the target's probability", {**_forget("ga"), "modulate": "confidence"}, _retain()),
+    "-npo": ("NPO", _forget("npo:beta=0.1"), _retain()),
+    "-simnpo": ("SimNPO", _forget("simnpo:beta=4.5,delta=0", coef=0.125), _retain()),
+    "-rmu": ("RMU", _forget("rmu:steering_coeff=2"), _retain("activation")),
+}
+
+
+def _token_unlearn(kind: str, select: str, weights: str, settings: Mapping[str, str]) -> dict[str, Preset]:
+    """TokenUnlearn over each base method, weighted by `select`."""
+    return {
+        f"tokenunlearn-{kind}{base}": Preset(
+            f"{name} {weights} that notice when the question's subject is hidden, and are uncertain",
+            "TokenUnlearn, Wu and Zhou, arXiv 2605.00364",
+            ({**forget, "score": _CRITICAL, "select": select}, retain),
+            differs="no code is public: what is masked, alpha (0.5), r (0.3) and soft weights are our defaults; scores "
+            "are made once from the starting model",
+            settings={"alpha": "0.score.mix", **settings},
+        )
+        for base, (name, forget, retain) in _TOKENUNLEARN_BASES.items()
+    }
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -116,6 +142,8 @@ PRESETS: Mapping[str, Preset] = {
         (_forget("ga", coef=0.1, score="entropy:temperature=1", select="normalised"), _retain()),
         differs="temperature and forget coefficient were not published; 1 and 0.1 are our defaults",
     ),
+    **_token_unlearn("hard", "top:r=0.3", "on the top share of tokens", {"r": "0.select.r"}),
+    **_token_unlearn("soft", "normalised", "weighted to the tokens", {}),
     "tif": Preset(
         "the logits of annotated words pushed below the reference's, the rest of the same answers held",
         f"TIF, {_TIF}",
@@ -174,16 +202,26 @@ def get(spec: str) -> Preset:
 
 
 def _set(terms: tuple[Term, ...], place: str, what: str, value: str) -> tuple[Term, ...]:
-    """The terms with `value` at 'TERM.coef', or as a setting of a spec at 'TERM.objective.KEY'."""
+    """The terms with `value` at 'TERM.coef' or 'TERM.score.mix', or as a setting of a spec at 'TERM.objective.KEY'."""
     index, part, *key = place.split(".")
     term = dict(terms[int(index)])
-    if key:
+    if key == ["mix"]:
+        share = _number(what, value)
+        if not 0 <= share <= 1:
+            raise MethodError(f"{what} must be from 0 to 1 (got '{value}')")
+        first, second = (score.partition("*")[2] for score in term[part].split("+"))
+        term[part] = f"{share:g}*{first}+{1 - share:g}*{second}"
+    elif key:
         name, _, rest = term[part].partition(":")
         settings = dict(pair.split("=", 1) for pair in rest.split(",") if pair) | {key[0]: value}
         term[part] = f"{name}:" + ",".join(f"{k}={v}" for k, v in settings.items())
     else:
-        try:
-            term[part] = float(value)
-        except ValueError:
-            raise MethodError(f"{what} must be a number (got '{value}')") from None
+        term[part] = _number(what, value)
     return (*terms[: int(index)], term, *terms[int(index) + 1 :])
+
+
+def _number(what: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise MethodError(f"{what} must be a number (got '{value}')") from None

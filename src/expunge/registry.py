@@ -1,8 +1,9 @@
 """Spec text <-> method object. A method registers itself with a decorator; nothing here imports torch.
 
-Grammar: `name:key=value,key=value`. Scores add, `0.5*masking+0.5*entropy:temperature=2`; selectors chain,
-`threshold:k=0 > expand:c=2`. A value that holds a comma stands in double quotes, a double quote inside it twice:
-`regex:pattern="\\d{2,4}"`. `build(kind, str(method)) == method`.
+Grammar: `name:key=value,key=value`. Scores add and multiply, `0.5*masking+0.5*frequency*novel`, and the parts of a sum
+may be brought to ranks or z-scores instead of [0, 1], `rank(masking+entropy)`; selectors chain,
+`threshold:k=0 > expand:c=2`. A value that holds a sign of the grammar (, + * > or a bracket) stands in double quotes, a
+double quote inside it twice: `regex:pattern="\\d{2,4}"`. `build(kind, str(method)) == method`.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ _HOMES: Mapping[Kind, str] = {
     "identifier": "expunge.identifiers",
 }
 _METHODS: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
-_COMBINERS: dict[Kind, Callable[..., Any]] = {}
+Sign = Literal["+", "*", ">"]
+_COMBINERS: dict[Sign, Callable[..., Any]] = {}
 _PLUGIN_GROUP = "expunge.methods"
 _PAIR = re.compile(r'\s*([^=,]*?)\s*=\s*("(?:[^"]|"")*"(?=\s*(?:,|$))|[^,]*)\s*(?:,|$)')
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PLUS = re.compile(r'"(?:[^"]|"")*"|(?<![\d.][eE])(\+)')
+_TIMES = re.compile(r'"(?:[^"]|"")*"|(\*)')
 _THEN = re.compile(r'"(?:[^"]|"")*"|(>)')
+_SCALED = re.compile(r"(rank|zscore)\s*\((.*)\)", re.DOTALL)
 _M = TypeVar("_M", bound=type)
 
 
@@ -67,11 +71,11 @@ def method(kind: Kind, name: str) -> Callable[[_M], _M]:
     return register
 
 
-def combiner(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers what joins several methods of a kind: the sum of scorers, the chain of selectors."""
+def combiner(sign: Sign) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers what a sign between methods makes of them: the sum and product of scorers, the chain of selectors."""
 
     def register(factory: Callable[..., Any]) -> Callable[..., Any]:
-        _COMBINERS[kind] = factory
+        _COMBINERS[sign] = factory
         return factory
 
     return register
@@ -103,14 +107,10 @@ def build(kind: Kind, spec: Spec) -> Any:
     if not text:
         raise MethodError(f"empty {kind} spec")
     if kind == "scorer":
-        parts = _sum_parts(text)
-        if len(parts) > 1 or parts[0][0] != 1.0:
-            _load(kind)
-            return _COMBINERS[kind](tuple((c, _single(kind, t)) for c, t in parts))
-        return _single(kind, parts[0][1])
+        return _score(text)
     if kind == "selector" and ">" in text:
         _load(kind)
-        return _COMBINERS[kind](tuple(_single(kind, part) for part in _cut(text, _THEN)))
+        return _COMBINERS[">"](tuple(_single(kind, part) for part in _cut(text, _THEN)))
     return _single(kind, text)
 
 
@@ -166,6 +166,22 @@ def _load(kind: Kind) -> None:
         entry.load()
 
 
+def _score(text: str) -> Any:
+    """A scorer, a sum of them (its parts scaled as named), or a product."""
+    _load("scorer")
+    if scaled := _SCALED.fullmatch(text):
+        return _COMBINERS["+"](tuple((c, _product(part)) for c, part in _sum_parts(scaled[2])), scaled[1])
+    parts = _sum_parts(text)
+    if len(parts) > 1 or parts[0][0] != 1.0:
+        return _COMBINERS["+"](tuple((c, _product(part)) for c, part in parts))
+    return _product(parts[0][1])
+
+
+def _product(text: str) -> Any:
+    factors = [_single("scorer", factor) for factor in _cut(text, _TIMES)]
+    return _COMBINERS["*"](tuple(factors)) if len(factors) > 1 else factors[0]
+
+
 def _single(kind: Kind, text: str) -> Any:
     settings = mapping(kind, text)
     return _make(kind, settings.pop("name"), settings)
@@ -174,7 +190,7 @@ def _single(kind: Kind, text: str) -> Any:
 def _quoted(value: Any) -> str:
     """The value as a spec says it: in double quotes where a sign of the grammar or its edges would be misread."""
     text = str(value)
-    misread = isinstance(value, str) and (not text or any(sign in text for sign in ',"+>') or text != text.strip())
+    misread = isinstance(value, str) and (not text or any(sign in text for sign in ',"+*>()') or text != text.strip())
     return '"' + text.replace('"', '""') + '"' if misread else text
 
 

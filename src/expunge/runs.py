@@ -18,13 +18,14 @@ from expunge.data import preflight
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.diagnostics import watch
-from expunge.errors import DataError
+from expunge.errors import DataError, MethodError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
 from expunge.neighbours import write_retain
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
+from expunge.scoretables import ScoreTables
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
 from expunge.terms import Term, build_term, build_terms, needs_of
 from expunge.trace import Scoring, TokenView
@@ -53,9 +54,11 @@ def unlearn(
         for side, items in sides.items():
             if not items:
                 raise DataError(f"the method has a term on {side}, but there are no {side} records. Set data.{side}")
+        tables = tables_of(recipe, lm, terms, data, run.file(runfolder.SCORES))
+        sides = {side: tables.fill(side) for side in sides}
         reference = reference_of(recipe, lm, terms, scheduled(recipe.train, sides, recipe.seed))
         _describe(run, lm, data)
-        view = _token_view(lm, data, terms, recipe.seed, run, reference)
+        view = _token_view(lm, data, terms, recipe.seed, run, reference, tables)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
         def each_epoch(epoch: int, module: Scored) -> None:
@@ -65,8 +68,9 @@ def unlearn(
                 on_epoch(epoch, module)
 
         Fit(
-            lm, terms, sides, recipe.train, run, recipe.seed, reference=reference, on_step=on_step, on_epoch=each_epoch
-        )()
+            lm, terms, sides, recipe.train, run, recipe.seed,
+            reference=reference, tables=tables, on_step=on_step, on_epoch=each_epoch,
+        )()  # fmt: skip
         lms.save(lm, run.file("model"))
         clear_checkpoints(run)
     return run
@@ -199,16 +203,39 @@ def _started(model: Model, start: Path | None) -> Model:
     return model.model_copy(update={"model_name_or_path": str(start), "model_revision": None, "fresh": None})
 
 
-def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record]) -> pa.Table:
+def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record], cache: Path | None = None) -> pa.Table:
     """A row a record: its tokens with the score and weight that the recipe's first forget term gives them.
 
-    Columns as `trace.SCHEMA`. Records without a scored token are left out.
+    Columns as `trace.SCHEMA`. Records without a scored token are left out. Scores that must be prepared are; their
+    tables are kept in the folder `cache`, if one is given.
     """
     terms = build_terms(recipe.method)
     term = next(t for t in terms if t.on == "forget")
     encoded = [e for e in encode_all(Encoder.from_recipe(lm.tokenizer, recipe.data), records) if e.scored]
-    scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,), {"forget": encoded}))
-    return scoring.rows(encoded, {r.id: r for r in records}, 0.0, Scored(lm.model))
+    data = Prepared({"forget": records}, {"forget": encoded})
+    filled = tables_of(recipe, lm, (term,), data, cache).fill("forget")
+    scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,), {"forget": filled}))
+    try:
+        return scoring.rows(filled, {r.id: r for r in records}, 0.0, Scored(lm.model))
+    except ValueError as error:
+        raise MethodError(f"score '{term.score}', select '{term.select}': {error}") from error
+
+
+def tables_of(recipe: Recipe, lm: LM, terms: Sequence[Term], data: Prepared, folder: Path | None) -> ScoreTables:
+    """The scores of these records that the terms need prepared, for the model as it is; kept in `folder`."""
+    given = [text for side in data.records.values() for record in side for text in (record.prompt, record.body)]
+    return ScoreTables(
+        lm=lm,
+        encoder=Encoder.from_recipe(lm.tokenizer, recipe.data),
+        terms=tuple(terms),
+        records=data.records,
+        encoded=data.encoded,
+        seed=recipe.seed,
+        texts=lambda: all_texts(recipe) if recipe.data.forget is not None else given,
+        others=recipe.model,
+        folder=folder,
+        bf16=recipe.train.bf16,
+    )
 
 
 def _likelihood() -> tuple[Term, ...]:
@@ -221,12 +248,19 @@ def _sides(terms: Sequence[Term]) -> list[Side]:
 
 
 def _token_view(
-    lm: LM, data: Prepared, terms: Sequence[Term], seed: int, run: RunFolder, reference: Reference | None
+    lm: LM,
+    data: Prepared,
+    terms: Sequence[Term],
+    seed: int,
+    run: RunFolder,
+    reference: Reference | None,
+    tables: ScoreTables,
 ) -> Callable[[int, Scored], None]:
     term = next(t for t in terms if t.on == "forget")
     items = data.encoded["forget"]
     chosen = items[:: max(1, len(items) // _VIEWED)][:_VIEWED]
-    return TokenView(Scoring(lm, term, seed, reference), chosen, {r.id: r for r in data.records["forget"]}, run)
+    scoring, records = Scoring(lm, term, seed, reference), {r.id: r for r in data.records["forget"]}
+    return lambda epoch, module: TokenView(scoring, tables.fill("forget", chosen), records, run)(epoch, module)
 
 
 def _describe(run: RunFolder, lm: LM, data: Prepared) -> None:

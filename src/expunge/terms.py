@@ -18,9 +18,11 @@ from expunge import presets, registry
 from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights
 from expunge.errors import MethodError
 from expunge.recipe import Method, TermSpec
-from expunge.weighting import Control, controlled
+from expunge.scorers.mix import Mix
+from expunge.weighting import MATCHED, Control, bound, controlled
 
 Tokens = Literal["selected", "unselected", "all"]
+_SCALE_NAMES = {"rank": "ranks", "zscore": "z-scores"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Term:
         mask = forward.mask
         if self.tokens == "all":
             return Weights.ones(mask)
-        scores = self.score(forward, None)
-        weights = controlled(self.select, scores, mask, self.control, forward.batch.generator)
+        scores = mask.float() if self.control in MATCHED else self.score(forward, None)
+        weights = controlled(bound(self.select, forward.batch), scores, mask, self.control, forward.batch.generator)
         if self.tokens == "unselected":
             return Weights(*_ones(mask & ~(weights.value > 0)), flat=weights.flat)
         if self.modulate is None:
@@ -65,7 +67,8 @@ class Term:
 
     def count_before(self, batch: Batch) -> Tensor | None:
         """(B,) the objective's count if it is known before the forward pass, else None."""
-        static = not self.score.needs.policy and (self.modulate is None or not self.modulate.needs.policy)
+        static = self.control in MATCHED or not self.score.needs.policy
+        static = static and (self.modulate is None or not self.modulate.needs.policy)
         if self.tokens == "all" or static:
             return self.objective.count(self.weights(Forward.before(batch)), batch.mask)
         if self.select.hard or self.tokens == "unselected":
@@ -145,16 +148,32 @@ def weight_report(values: Sequence[TermValue]) -> dict[str, Any]:
 
 def build_term(spec: TermSpec, method: Method) -> Term:
     """One term of a recipe, its control as the method says."""
+    score, select = registry.build("scorer", spec.score), registry.build("selector", spec.select)
+    modulate = None if spec.modulate is None else registry.build("scorer", spec.modulate)
+    require_fit(score, select)
+    if isinstance(modulate, Mix) and modulate.scale != "minmax":
+        raise MethodError(
+            f"modulate '{modulate}' is a sum of {_SCALE_NAMES[modulate.scale]}, and no amount to multiply by"
+        )
     return Term(
         objective=registry.build("objective", spec.objective),
         on=spec.on,
-        score=registry.build("scorer", spec.score),
-        select=registry.build("selector", spec.select),
+        score=score,
+        select=select,
         tokens=spec.tokens,
-        modulate=None if spec.modulate is None else registry.build("scorer", spec.modulate),
+        modulate=modulate,
         coef=spec.coef,
         control=method.control if spec.on == "forget" else "none",
     )
+
+
+def require_fit(score: Scorer, select: Selector) -> None:
+    """MethodError if the selector would use as weights what is only an order: ranks and z-scores."""
+    if isinstance(score, Mix) and score.scale != "minmax" and not select.signed:
+        raise MethodError(
+            f"score '{score}' gives {_SCALE_NAMES[score.scale]}, which are an order and no weights; select '{select}' "
+            "would use them as such. Put top, threshold or softmax first"
+        )
 
 
 def _replace_factors(specs: Sequence[TermSpec], method: Method) -> list[TermSpec]:

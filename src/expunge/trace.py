@@ -87,11 +87,15 @@ class TokenView:
 
 
 def observe(module: Scored, batch: Batch, needs: Needs, reference: Reference | None) -> Forward:
-    """One batch through the model as it is: no dropout, no gradient, no vocabulary maps; its mode is left as it was."""
+    """One batch through the model as it is: no dropout, no gradient, no vocabulary map that reads the reference.
+
+    The model's mode is left as it was.
+    """
     training = module.training
     module.eval()
     with torch.no_grad():
-        stats = module(batch, replace(needs, vocab=frozenset(), everywhere=False))
+        own = frozenset(m for m in needs.vocab if not m.reads_reference)
+        stats = module(batch, replace(needs, vocab=own, everywhere=False))
         read = reference is not None and needs.reference_stats
         other = reference.stats(batch, needs.reference_hidden) if reference is not None and read else None
     module.train(training)

@@ -33,6 +33,7 @@ from expunge.recipe import Train
 from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
 from expunge.sampling import Sampler, record_draw
+from expunge.scoretables import ScoreTables
 from expunge.step import Step, accumulate
 from expunge.terms import Term, coupled, weight_report
 
@@ -58,6 +59,7 @@ class Fit:
     seed: int
     anchor: Side = "forget"
     reference: Reference | None = None
+    tables: ScoreTables | None = None
     on_step: OnStep | None = None
     on_epoch: OnEpoch | None = None
     accelerator: Accelerator = field(init=False)
@@ -91,6 +93,7 @@ class Fit:
             self.on_epoch(0, self.module)
         with stop_requests() as stop:
             while done < self.total:
+                self._refresh(done)
                 self.module.train()
                 self._update(step, done, start)
                 done += 1
@@ -159,6 +162,11 @@ class Fit:
             if self.on_step is not None:
                 self.on_step(entry, self.total)
 
+    def _refresh(self, done: int) -> None:
+        """Prepared scores made anew from the model as it is, where that is due."""
+        if self.tables is not None and self.tables.refresh(done):
+            self.sides = {side: self.tables.fill(side) for side in self.sides}
+
     def _broken(self, done: int, loss: float, norm: float, micro: Sequence[Mapping[Side, Batch]]) -> NoReturn:
         """Keeps the weights as they were before this step, and says where it broke."""
         self.optimizer.zero_grad()
@@ -173,7 +181,10 @@ class Fit:
     def _save(self, done: int) -> None:
         self._require_finite(done)
         root = self.run.file("checkpoints")
-        checkpoint.save(root, done, self.module, self.optimizer, {"total": self.total}, self.settings.save_total_limit)
+        scores = {} if self.tables is None else self.tables.state()
+        checkpoint.save(
+            root, done, self.module, self.optimizer, {"total": self.total}, self.settings.save_total_limit, scores
+        )
 
     def _require_finite(self, done: int) -> None:
         """TrainingError, and nothing written over earlier checkpoints, if the last update broke the weights."""
@@ -194,6 +205,9 @@ class Fit:
             self.run.write_lines("log.jsonl", [])
             return 0
         found.restore(self.module, self.optimizer)
+        if self.tables is not None and found.extra:
+            self.tables.restore(found.extra)
+            self.sides = {side: self.tables.fill(side) for side in self.sides}
         self.run.trim_log(found.step)
         return found.step
 

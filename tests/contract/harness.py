@@ -15,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from expunge import registry
+from expunge.context import prepared_in
 from expunge.core import IGNORE, Batch, Forward, Needs, Objective, Scorer, Selector, TokenStats
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
@@ -50,8 +52,15 @@ def _item(rng: np.random.Generator, name: str, *, spans: bool, longest: int) -> 
     span = np.where(scored, rng.choice([0.0, 0.0, 0.5, 1.0], length), 0.0) * spans
     if spans:
         span[np.flatnonzero(scored)[1]] = 1.0
-    static = {name: span.astype(np.float32) for name in STATICS}
+    static = {name: span.astype(np.float32) for name in STATICS} | _prepared(name, scored)
     return Encoded(name, ids.astype(np.int64), targets, np.zeros((length, 2), np.int32), static)
+
+
+def _prepared(name: str, scored: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    """A table's scores for every scorer that reads one, unlike at every token."""
+    rng = np.random.default_rng([*name.encode()])
+    specs = sorted({str(found) for scorer in SCORERS for found in prepared_in(scorer)})
+    return {spec: np.where(scored, rng.random(len(scored)), 0).astype(np.float32) for spec in specs}
 
 
 def empty(item: Encoded) -> Encoded:
@@ -188,8 +197,16 @@ def _made(kind: registry.Kind, name: str, variants: bool) -> Iterator[Any]:
 
 
 OBJECTIVES = methods("objective", variants=True)
-SCORERS = [*methods("scorer", variants=True), registry.build("scorer", "0.25*random + 0.75*entropy:temperature=2.0")]
-SELECTORS = [*methods("selector"), registry.build("selector", "threshold:k=0.2 > normalised")]
+SCORERS = [
+    *methods("scorer", variants=True),
+    registry.build("scorer", "0.25*random + 0.75*entropy:temperature=2.0"),
+    registry.build("scorer", "entropy:top_k=3,normalised=true*masking"),
+]
+SELECTORS = [
+    *methods("selector"),
+    registry.build("selector", "threshold:k=0.2 > normalised"),
+    registry.build("selector", "top:k=1 > expand:c=1"),
+]
 Cell = tuple[Objective, Scorer, Selector]
 
 

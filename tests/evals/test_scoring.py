@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from expunge.core import IGNORE
+from expunge.data.collate import budgeted
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.decode import inference
@@ -115,7 +116,7 @@ def test_the_order_of_records_changes_nothing(encoder: Encoder, scores: pa.Table
 
 def test_budgets_hold_and_every_row_is_scored_once() -> None:
     lengths = [3, 10, 7, 50, 1, 9]
-    groups = list(scoring.budgeted(lengths, range(6), 20))
+    groups = list(budgeted(lengths, range(6), 20))
     assert sorted(index for group in groups for index in group) == list(range(6))
     for group in groups:
         assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= 20

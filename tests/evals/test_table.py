@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from expunge import keyed
 from expunge.errors import DataError, RunFolderError
 from expunge.evals import table
 from tests.evals import tiny
@@ -57,15 +58,15 @@ def test_missing_and_mistyped_columns_are_named() -> None:
 
 def test_the_key_survives_a_file(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    assert table.key_of(path) == {}
-    pq.write_table(table.with_key(rows(), {"model": "abc", "items": "def"}), path)
-    assert table.key_of(path) == {"model": "abc", "items": "def"}
+    assert keyed.key_of(path) == {}
+    pq.write_table(keyed.with_key(rows(), {"model": "abc", "items": "def"}), path)
+    assert keyed.key_of(path) == {"model": "abc", "items": "def"}
     assert table.answers(table.read(path)).logp.tolist() == [-1.0, -2.0, -3.0, -4.0]
 
 
 def test_a_damaged_file_has_no_key_and_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    pq.write_table(table.with_key(rows(), {"model": "abc"}), path)
+    pq.write_table(keyed.with_key(rows(), {"model": "abc"}), path)
     path.write_bytes(path.read_bytes()[:200])
     assert table.key_of(path) == {}
     with pytest.raises(RunFolderError, match="not a readable table"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -49,3 +49,15 @@ def collate(items: Sequence[Encoded], pad_id: int, draws: Sequence[int] | None =
         static={name: torch.from_numpy(score) for name, score in static.items()},
         draws=None if draws is None else torch.tensor(draws, dtype=torch.int64),
     )
+
+
+def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Groups of `indices`, the longest first, whose padded size is at most `token_budget` tokens."""
+    batch: list[int] = []
+    for index in sorted(indices, key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

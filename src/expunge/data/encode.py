@@ -173,6 +173,23 @@ class Encoder:
         """All tokens of the record, special tokens included, nothing cut."""
         return self._tokens(record, self._render(record, record.body))
 
+    def places(self, record: Record) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(T, 2) the characters of the prompt, and of the answer (or text), that each token of `encode` stands for.
+
+        (-1, -1) where it stands for none. A prompt that the template changes has no places.
+        """
+        rendered = self._render(record, record.body)
+        tokens = self._tokens(record, rendered)
+        keep = min(len(tokens), self.max_length)
+        own = np.stack(self._in_answer(tokens, rendered, *_extent(tokens, rendered.start, rendered.end)), 1)
+        prompt = record.prompt.strip()
+        start = rendered.text.rfind(prompt, 0, rendered.start) if prompt else -1
+        end = start + len(prompt)
+        inside = (tokens.start < end) & (tokens.end > start) & ~tokens.added & (start >= 0)
+        move = record.prompt.find(prompt) - start
+        ranges = np.stack([np.clip(tokens.start, start, end) + move, np.clip(tokens.end, start, end) + move], 1)
+        return np.where(inside[:, None], ranges, -1)[:keep], own[:keep]
+
     def _render(self, record: Record, body: str) -> templates.Rendered:
         if record.text:
             return templates.raw(body, continues=record.continues)

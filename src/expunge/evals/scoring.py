@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from expunge.core import IGNORE, Needs
-from expunge.data.collate import collate
+from expunge.data.collate import budgeted, collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.decode import Progress, inference
@@ -152,18 +152,6 @@ def _padded(lm: LM, encoded: Sequence[Encoded], batch: Sequence[int]) -> Numbers
         input_ids=packed.input_ids, attention_mask=packed.attention_mask.long(), use_cache=False
     ).last_hidden_state
     return _numbers(token_stats(states[packed.mask], head_of(lm.model), packed.targets[packed.mask], NEEDS))
-
-
-def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Groups of `indices`, the longest first, whose padded size is at most `token_budget` tokens."""
-    batch: list[int] = []
-    for index in sorted(indices, key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _texts(record: Record, variants: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,6 @@ for each generated answer. Files are Parquet with, in their metadata, a key of w
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +19,6 @@ from expunge.errors import DataError, RunFolderError
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-
-_METADATA = b"expunge"
 
 SCORES = pa.schema(
     [
@@ -138,11 +134,6 @@ def check(table: pa.Table, schema: pa.Schema, what: str) -> None:
             raise DataError(f"{what}: column '{field.name}' should be {field.type}, found {found}")
 
 
-def with_key(table: pa.Table, key: Mapping[str, str]) -> pa.Table:
-    """The table with a key of what made it in its metadata; `key_of` reads it back from a file."""
-    return table.replace_schema_metadata({_METADATA: json.dumps(dict(key), sort_keys=True)})
-
-
 def read(path: Path) -> pa.Table:
     """The table of a file; RunFolderError if it is missing or damaged."""
     try:
@@ -151,18 +142,6 @@ def read(path: Path) -> pa.Table:
         raise RunFolderError(f"there is no table '{path}'") from None
     except (pa.ArrowException, OSError) as error:
         raise RunFolderError(f"'{path}' is not a readable table ({error}); delete it and evaluate again") from None
-
-
-def key_of(path: Path) -> dict[str, str]:
-    """The key a table was written with; empty if there is no such file, or it cannot be read, or it has no key."""
-    if not path.is_file():
-        return {}
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        key = json.loads(metadata.get(_METADATA, b"{}"))
-    except (pa.ArrowException, OSError, ValueError):
-        return {}
-    return {str(name): str(value) for name, value in key.items()} if isinstance(key, dict) else {}
 
 
 def _flat(table: pa.Table, name: str) -> FloatArray:

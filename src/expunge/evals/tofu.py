@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from expunge import keyed
 from expunge.data import load as loader
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
-from expunge.evals import peer, table
+from expunge.evals import peer
 from expunge.evals.judge import Bootstrap, Judgement, judge_folder, metrics_from_folder
 from expunge.evals.measure import FORGET, HOLDOUT
 from expunge.recipe import Source
@@ -127,11 +128,11 @@ def make_tables(
         key = {"format": _FORMAT, "model": model, "items": scoring.content_hash(rows)}
         path = f"eval/{label}/scores/{name}.parquet"
         wanted.add(path)
-        if table.key_of(run.file(path)) != key:
+        if keyed.key_of(run.file(path)) != key:
             scores = scoring.score_items(
                 lm, rows, token_budget=settings.token_budget, progress=_told(progress, f"{name}: scoring")
             )
-            run.write_table(path, table.with_key(scores, key))
+            run.write_table(path, keyed.with_key(scores, key))
         asked = [record for record in records if record.prompt]
         if not settings.generate or name == HOLDOUT or not asked:
             continue
@@ -139,7 +140,7 @@ def make_tables(
         wanted.add(path)
         hashed = generation.content_hash(lm, encoder, asked)
         key = {"format": _FORMAT, "model": model, "items": hashed, "max_new_tokens": str(settings.max_new_tokens)}
-        if table.key_of(run.file(path)) != key:
+        if keyed.key_of(run.file(path)) != key:
             texts = generation.generate(
                 lm,
                 encoder,
@@ -148,7 +149,7 @@ def make_tables(
                 batch_size=settings.batch_size,
                 progress=_told(progress, f"{name}: generating"),
             )
-            run.write_table(path, table.with_key(texts, key))
+            run.write_table(path, keyed.with_key(texts, key))
     for what in ("scores", "generations"):
         for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
             if f"eval/{label}/{what}/{file.name}" not in wanted:

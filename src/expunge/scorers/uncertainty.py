@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from expunge.core import Forward, Needs, State
 from expunge.registry import NonNegative, Positive, method
+
+
+@dataclass(frozen=True)
+class EntropyOfTop:
+    """A `VocabMap`: the entropy of the `top_k` likeliest tokens, renormalised (0: of all); or its share of log K."""
+
+    temperature: float
+    top_k: int
+    normalised: bool
+
+    @property
+    def key(self) -> str:
+        return f"entropy temperature={self.temperature} top_k={self.top_k} normalised={self.normalised}"
+
+    @property
+    def reads_reference(self) -> bool:
+        return False
+
+    def __call__(self, logits: Tensor, reference: Tensor | None, targets: Tensor) -> Tensor:
+        z = logits / self.temperature
+        if 0 < self.top_k < z.shape[-1]:
+            z = z.topk(self.top_k, dim=-1).values
+        logp = torch.log_softmax(z, dim=-1)
+        entropy = -(logp.exp() * logp).sum(-1)
+        return entropy / (math.log(z.shape[-1]) or 1.0) if self.normalised else entropy
+
+
+@dataclass(frozen=True)
+class Collision:
+    """A `VocabMap`: 1 - sum_v p_v^2, the probability that two draws differ."""
+
+    @property
+    def key(self) -> str:
+        return "collision"
+
+    @property
+    def reads_reference(self) -> bool:
+        return False
+
+    def __call__(self, logits: Tensor, reference: Tensor | None, targets: Tensor) -> Tensor:
+        return 1 - torch.softmax(logits, dim=-1).square().sum(-1)
 
 
 @method("scorer", "entropy")
@@ -15,7 +60,9 @@ from expunge.registry import NonNegative, Positive, method
 class Entropy:
     """H(softmax(z / T)) in nats at the position that predicts the token; from 0 to log V.
 
-    Computed from the current policy at every step, detached, in float32.
+    Computed from the current policy at every step, detached, in float32. `top_k` looks at the K likeliest tokens alone,
+    renormalised (0: at all); `normalised` divides by the largest value there can be, log V or log K. That factor is the
+    same at every token and cancels in the selectors `normalised` and `top`: it is for comparing models.
 
     Source: ETW (arXiv 2604.17785); temperature 1 is our default (the paper sweeps it per setting).
     Relations: `confidence` sees only the target's own probability; at equal p the entropy can differ by (1-p) log(V-1).
@@ -27,13 +74,57 @@ class Entropy:
     """
 
     temperature: Positive = 1.0
+    normalised: bool = False
+    top_k: Annotated[int, Ge(0)] = 0
+
+    @property
+    def _map(self) -> EntropyOfTop | None:
+        plain = not self.normalised and self.top_k == 0
+        return None if plain else EntropyOfTop(self.temperature, self.top_k, self.normalised)
 
     @property
     def needs(self) -> Needs:
-        return Needs(entropy=frozenset({self.temperature}))
+        if self._map is None:
+            return Needs(entropy=frozenset({self.temperature}))
+        return Needs(vocab=frozenset({self._map}))
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
-        return forward.policy.entropy[self.temperature].detach()
+        if self._map is None:
+            return forward.policy.entropy[self.temperature].detach()
+        return forward.policy.vocab[self._map.key].detach().clamp(min=0).masked_fill(~forward.mask, 0.0)
+
+
+@method("scorer", "variance")
+@dataclass(frozen=True)
+class Variance:
+    """Var(log p) = sum_v p_v (log p_v)^2 - H^2 of the prediction, in square nats; 0 if it is sure or uniform.
+
+    `of='p'` is 1 - sum_v p_v^2 instead, the probability that two draws differ, in [0, 1).
+
+    Source: our definition; the second moment is the one that Min-K++ (arXiv 2404.02936) standardises with.
+    Relations: `entropy` is the mean of -log p whose variance this is.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5], [0.9, 0.1]], targets=[0, 0])
+    >>> [round(float(s), 4) for s in Variance()(f, None)[0, :2]]  # 0.9 * 0.1 * (log 9)^2
+    [0.0, 0.4345]
+    """
+
+    of: Literal["logp", "p"] = "logp"
+
+    @property
+    def needs(self) -> Needs:
+        if self.of == "p":
+            return Needs(vocab=frozenset({Collision()}))
+        return Needs(second_moment=True, entropy=frozenset({1.0}))
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        if self.of == "p":
+            found = forward.policy.vocab[Collision().key].detach()
+        else:
+            assert forward.policy.second_moment is not None
+            found = forward.policy.second_moment - forward.policy.entropy[1.0].detach().square()
+        return found.clamp(min=0).masked_fill(~forward.mask, 0.0)
 
 
 @method("scorer", "confidence")

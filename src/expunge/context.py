@@ -1,0 +1,135 @@
+"""What a scorer may look at that needs more than a training step: whole texts, hidden context, other models.
+
+Such a scorer has `prepare`, called once with a `Context` before training. From then on its scores are known before the
+forward pass, and `Batch.static` carries them under the scorer's spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from expunge.core import IGNORE, Batch, Forward, Needs, Scorer
+from expunge.errors import MethodError
+
+Integers = NDArray[np.int64]
+Scores = NDArray[np.float32]
+"""(n,) a score for each scored token of a record, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """One record as text and as T tokens, aligned as in `Batch`: `targets[t]` is `input_ids[t + 1]` where it is scored.
+
+    `asked`, `own` (T, 2): the characters of the prompt, and of the answer (or text), that the token at each position
+    stands for; (-1, -1) where it stands for none. `hidden` (T,) bool: positions that no later one may look at.
+    """
+
+    id: str
+    prompt: str
+    body: str
+    subject: str
+    input_ids: Integers
+    targets: Integers
+    asked: Integers
+    own: Integers
+    hidden: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def scored(self) -> Integers:
+        """(n,) the positions that predict a scored token."""
+        return np.flatnonzero(self.targets != IGNORE)
+
+    @property
+    def characters(self) -> Integers:
+        """(n, 2) the characters of the answer (or text) that each scored token stands for; (-1, -1) for none."""
+        return self.own[self.scored + 1]
+
+
+class Context(Protocol):
+    """The records of one side of a run, and what can be asked about them."""
+
+    @property
+    def passages(self) -> Sequence[Passage]: ...
+
+    def texts(self, corpus: str) -> Iterable[str]:
+        """The texts of a file or folder; of all of the run's own records for ''."""
+        ...
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a bare text."""
+        ...
+
+    def read(
+        self, passages: Sequence[Passage], needs: Needs, of: Callable[[Forward], Tensor], *, model: str = ""
+    ) -> list[Scores]:
+        """What `of` (B, T) says of each passage's scored tokens, after one pass without dropout; () without tokens.
+
+        `model` names another model than the one that is to forget.
+        """
+        ...
+
+    def disagreement(self, passages: Sequence[Passage], samples: int) -> list[Scores]:
+        """H(mean_s p_s) - mean_s H(p_s) in nats over `samples` passes with dropout; MethodError without dropout."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `prepare` reads, said before it is called: it decides what is loaded, and what its table is keyed by.
+
+    `passes`: tokens sent through a model, as a multiple of those of one plain scoring pass; at most. `model`: another
+    model by name, `corpus`: a file or folder ('' for the run's own records), None for neither. `refresh`: scores are
+    made anew from the model in training every so many steps; 0: never.
+    """
+
+    passes: float = 0.0
+    model: str | None = None
+    corpus: str | None = None
+    refresh: int = 0
+
+
+@runtime_checkable
+class Prepared(Scorer, Protocol):
+    """A scorer that makes its scores once, from whole records; its `needs` are `NOTHING`."""
+
+    @property
+    def preparation(self) -> Preparation: ...
+    def prepare(self, context: Context) -> list[Scores]: ...
+
+
+@runtime_checkable
+class Composite(Scorer, Protocol):
+    """A scorer made of others."""
+
+    @property
+    def inner(self) -> tuple[Scorer, ...]: ...
+
+
+def prepared_in(scorer: Scorer) -> tuple[Prepared, ...]:
+    """The scorers in `scorer`, itself included, whose scores must be prepared."""
+    if isinstance(scorer, Prepared):
+        return (scorer,)
+    if isinstance(scorer, Composite):
+        return tuple(found for part in scorer.inner for found in prepared_in(part))
+    return ()
+
+
+def looked_up(scorer: Prepared, batch: Batch) -> Tensor:
+    """(B, T) the prepared scores of a batch; MethodError if they were not prepared."""
+    name = str(scorer)
+    if name not in batch.static:
+        raise MethodError(
+            f"score '{name}' is prepared from whole records and models, and this batch has none of it. "
+            "Use it in a recipe, `expunge score` or score_tokens"
+        )
+    return torch.where(batch.mask, batch.static[name], 0.0)
