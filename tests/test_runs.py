@@ -82,6 +82,16 @@ def same(a: Any, b: Any) -> bool:
     return set(x) == set(y) and all(torch.equal(x[name], y[name]) for name in x)
 
 
+def stop_at(step: int) -> Any:
+    """A callback that asks the run to stop after a step."""
+
+    def on_step(entry: Mapping[str, Any], total: int) -> None:
+        if entry["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return on_step
+
+
 def test_a_run_leaves_a_model_a_log_and_what_it_was_made_of(material: Path, tmp_path: Path) -> None:
     asked = made(material, tmp_path / "run")
     seen: list[int] = []
@@ -104,12 +114,8 @@ def test_a_stopped_run_goes_on_to_the_same_model(material: Path, tmp_path: Path,
     straight = runs.unlearn(made(material, tmp_path / "straight", preset))
     asked = made(material, tmp_path / "stopped", preset)
 
-    def stop(entry: Mapping[str, Any], total: int) -> None:
-        if entry["step"] == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(Interrupted, match="stopped after step 3 of 6"):
-        runs.unlearn(asked, on_step=stop)
+        runs.unlearn(asked, on_step=stop_at(3))
     facts = json.loads((tmp_path / "stopped/manifest.json").read_text())
     assert facts["status"] == "interrupted"
     assert "stopped after step 3 of 6" in facts["error"]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import get_scheduler
 
 from expunge import checkpoint, runfolder, train
+from expunge.combine import combine_of
 from expunge.core import Side
 from expunge.data.encode import Encoded
 from expunge.errors import Interrupted, MethodError, TrainingError
@@ -43,7 +44,13 @@ class Crash(Exception):
     """What ends a run from outside in these tests."""
 
 
-def fit(path: Path, method: str | Method = "etw", family: str = "gpt2-tied-positions", **settings: Any) -> Fit:
+def fit(
+    path: Path,
+    method: str | Method = "etw",
+    family: str = "gpt2-tied-positions",
+    updates: list[float] | None = None,
+    **settings: Any,
+) -> Fit:
     """A run on a tiny model with dropout; the folder is made if it is not there."""
     more = DROPOUT if family.startswith("gpt2") else {}
     lm = LM(tiny(family, **more), bpe(), "tiny")
@@ -63,6 +70,8 @@ def fit(path: Path, method: str | Method = "etw", family: str = "gpt2-tied-posit
         run,
         seed=5,
         reference=frozen if any(t.needs.any_reference for t in terms) else None,
+        combine=combine_of(terms),
+        updates=updates,
     )
 
 
@@ -95,7 +104,8 @@ HARD = Method(
         TermSpec(objective="kl", on="retain"),
     )
 )
-METHODS: dict[str, str | Method] = {"etw": "etw", "npo": "npo", "hard with kl": HARD}
+MATCHED = Method(terms=HARD.terms, control="grad-matched")
+METHODS: dict[str, str | Method] = {"etw": "etw", "npo": "npo", "hard with kl": HARD, "grad-matched": MATCHED}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -118,6 +128,74 @@ def test_a_crashed_run_resumes_to_the_bit(tmp_path: Path, method: str | Method) 
     assert not same(weights(straight), start)
     assert log(resumed.run) == log(straight.run)
     assert not resumed.lm.model.training
+
+
+# Controls that are matched in strength
+
+
+def test_the_update_norm_is_what_a_step_moved(tmp_path: Path) -> None:
+    made, seen = fit(tmp_path / "run"), {}
+    seen[0] = weights(made)
+    made.on_step = lambda entry, total: seen.__setitem__(entry["step"], weights(made))
+    made()
+    for line in made.run.read_log():
+        pairs = zip(seen[line["step"] - 1].values(), seen[line["step"]].values(), strict=True)
+        assert line["update_norm"] == pytest.approx(sum(float((b - a).square().sum()) for a, b in pairs) ** 0.5)
+
+
+def test_logging_less_often_moves_the_weights_alike(tmp_path: Path) -> None:
+    often, seldom = fit(tmp_path / "a"), fit(tmp_path / "b", logging_steps=4)
+    often()
+    seldom()
+    assert same(weights(often), weights(seldom))
+    assert log(seldom.run)[0]["update_norm"] == log(often.run)[3]["update_norm"]
+
+
+def test_a_grad_matched_run_logs_its_factor_and_the_uniform_weights_that_it_trains_with(tmp_path: Path) -> None:
+    made, method = fit(tmp_path / "run", MATCHED), fit(tmp_path / "method", HARD)
+    made()
+    method()
+    first, theirs = made.run.read_log()[0], method.run.read_log()[0]
+    assert list(first["terms"]) == list(theirs["terms"]), "what is only measured is no term of the loss"
+    assert first["selected_share"] == 1.0
+    assert theirs["selected_share"] < 0.65
+    assert first["forget_scale"] > 0
+    assert first["terms"]["retain/kl"] == pytest.approx(theirs["terms"]["retain/kl"])
+    assert first["loss"] != pytest.approx(theirs["loss"])
+
+
+@pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"head": "naive"}], ids=str)
+def test_gradients_kept_apart_are_the_same_with_other_settings(tmp_path: Path, setting: dict[str, Any]) -> None:
+    common = {"family": "llama", "learning_rate": 1e-3, "adam_epsilon": 1e-3}
+    plain, other = fit(tmp_path / "a", MATCHED, **common), fit(tmp_path / "b", MATCHED, **common, **setting)
+    plain()
+    other()
+    for key, p in weights(plain).items():
+        torch.testing.assert_close(weights(other)[key], p, rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_matched_run_moves_as_far_as_its_pair_in_every_step_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    pair = fit(tmp_path / "pair", HARD)
+    pair()
+    wanted = [line["update_norm"] for line in pair.run.read_log()]
+    uniform = Method(terms=HARD.terms, control="update-matched")
+    straight = fit(tmp_path / "straight", uniform, updates=wanted)
+    straight()
+    lines = log(straight.run)
+    assert [line["update_norm"] for line in lines] == pytest.approx(wanted, rel=1e-5)
+    assert all(line["selected_share"] == 1.0 for line in lines)
+    assert not same(weights(straight), weights(pair))
+    free = fit(tmp_path / "free", uniform)
+    free()
+    assert [line["update_norm"] for line in log(free.run)] != pytest.approx(wanted, rel=1e-3), "or it says nothing"
+    crashed = fit(tmp_path / "crashed", uniform, updates=wanted)
+    crashed.on_step = stop_after(5, Crash())
+    with pytest.raises(Crash):
+        crashed()
+    resumed = fit(tmp_path / "crashed", uniform, updates=wanted)
+    resumed()
+    assert same(weights(resumed), weights(straight))
+    assert log(resumed.run) == lines
 
 
 def test_dropout_that_followed_the_global_generator_would_be_noticed(tmp_path: Path) -> None:
@@ -348,7 +426,7 @@ def test_the_log_says_what_each_step_did(tmp_path: Path) -> None:
     assert [line["epoch"] for line in lines] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert set(lines[0]) == {
         "step", "epoch", "learning_rate", "loss", "terms", "grad_norm", "drift", "drift_by_layer", "selected_share",
-        "weight_on_gold", "flat", "empty", "tokens", "seconds",
+        "weight_on_gold", "flat", "empty", "tokens", "seconds", "update_norm",
     }  # fmt: skip
     first, last = lines[0], lines[-1]
     assert list(first["terms"]) == ["forget/ga:denominator=selected", "retain/kl"]
@@ -357,6 +435,8 @@ def test_the_log_says_what_each_step_did(tmp_path: Path) -> None:
     assert 0.4 <= first["selected_share"] < 0.65
     assert 0 <= first["weight_on_gold"] <= 1
     assert (first["flat"], first["empty"]) == (0, 0)
+    assert first["update_norm"] == pytest.approx(first["drift"], rel=1e-6), "the first step is the way so far"
+    assert last["update_norm"] < sum(line["update_norm"] for line in lines)
     moved = {name: float((p - start[name]).pow(2).sum()) for name, p in weights(made).items()}
     assert last["drift"] == pytest.approx(sum(moved.values()) ** 0.5, rel=1e-4)
     assert set(last["drift_by_layer"]) == {"embedding", "layer.0", "layer.1", "head and norm"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -186,8 +186,13 @@ class Method(Section):
     forget_coef: float | None = Field(None, description="replaces the preset's factor of the forget terms")
     retain_coef: float | None = Field(None, description="replaces the preset's factor of the retain terms")
     terms: tuple[TermSpec, ...] = Field((), description="the terms of the loss; instead of a preset")
-    control: Literal["none", "random", "shuffle", "invert"] = Field(
-        "none", description="random: other tokens, same weights; shuffle: weights permuted; invert: the others"
+    control: Literal["none", "random", "shuffle", "invert", "grad-matched", "update-matched"] = Field(
+        "none",
+        description="random: other tokens, same weights; shuffle: weights permuted; invert: the others; "
+        "grad-matched, update-matched: uniform weights, as strong as the method",
+    )
+    paired_run: Text = Field(
+        None, description="for update-matched: the method's run folder, or the arm of this recipe that is it"
     )
 
     @model_validator(mode="after")
@@ -196,6 +201,8 @@ class Method(Section):
             raise ValueError("give either a preset or terms, not both")
         if self.preset is None and (self.forget_coef is not None or self.retain_coef is not None):
             raise ValueError("forget_coef and retain_coef replace a preset's factors; a term has a coef of its own")
+        if self.paired_run is not None and self.control != "update-matched":
+            raise ValueError(f"paired_run belongs to control update-matched, and control is {self.control}")
         return self
 
 
@@ -355,7 +362,28 @@ def variants(recipe: Recipe) -> list[Recipe]:
                 faults += [f"arms.{arm}: {fault}" for fault in error.faults if seed == recipe.seed]
     if faults:
         raise RecipeError(faults, recipe.name)
-    return found
+    return [variant for variant, _ in paired]
+
+
+def _paired(variant: Recipe, found: Sequence[Recipe]) -> tuple[Recipe, str]:
+    """The variant with the folder of the arm that its paired_run names, or is; and what is wrong with that."""
+    method = variant.method
+    if method.control != "update-matched":
+        return variant, ""
+    same_seed = [other for other in found if other.seed == variant.seed]
+    if method.paired_run is not None:
+        alike = [o for o in same_seed if o is not variant and o.name == method.paired_run]
+    else:
+        bare = variant.model_copy(update={"method": method.model_copy(update={"control": "none"})})
+        alike = [o for o in same_seed if o == bare.model_copy(update={"name": o.name, "output_dir": o.output_dir})]
+    if not alike:
+        return variant, ""  # a folder, or nothing: both are judged where the run starts
+    if same_seed.index(alike[0]) > same_seed.index(variant):
+        return variant, f"arms.{variant.name}: its pair, {alike[0].name}, runs after it; put that arm first"
+    update = {"method": method.model_copy(update={"paired_run": alike[0].output_dir})}
+    return variant.model_copy(update=update), ""
+    paired = [_paired(variant, found) for variant in found]
+    faults += dict.fromkeys(fault for _, fault in paired if fault)
 
 
 def dump(recipe: Recipe) -> str:
@@ -376,6 +404,8 @@ def missing(recipe: Recipe, verb: Verb) -> list[str]:
         if recipe.model.fresh is not None and recipe.finetune is None:
             faults.append("model.fresh: a model with random weights has nothing to forget; add a finetune section")
     return faults
+        if recipe.method.control == "update-matched" and recipe.method.paired_run is None:
+            faults.append("method.paired_run: not set; update-matched needs the run folder of the method itself")
 
 
 def _across(recipe: Recipe) -> Iterator[str]:

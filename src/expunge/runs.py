@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from expunge import lm as lms
 from expunge import registry, runfolder
+from expunge.combine import combine_of
 from expunge.core import Side
 from expunge.data import preflight
 from expunge.data.encode import Encoded, Encoder
@@ -22,6 +23,7 @@ from expunge.errors import DataError, MethodError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.lm import LM, Scored
 from expunge.neighbours import write_retain
+from expunge.pairing import paired_updates
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
@@ -29,7 +31,7 @@ from expunge.scoretables import ScoreTables
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
 from expunge.terms import Term, build_term, build_terms, needs_of
 from expunge.trace import Scoring, TokenView
-from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, scheduled
+from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
 
 _VIEWED = 24
 
@@ -58,6 +60,7 @@ def unlearn(
         sides = {side: tables.fill(side) for side in sides}
         reference = reference_of(recipe, lm, terms, scheduled(recipe.train, sides, recipe.seed))
         _describe(run, lm, data)
+        updates = paired_updates(recipe, run, schedule(recipe.train, sides, recipe.seed)[1])
         view = _token_view(lm, data, terms, recipe.seed, run, reference, tables)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
@@ -69,7 +72,8 @@ def unlearn(
 
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
-            reference=reference, tables=tables, on_step=on_step, on_epoch=each_epoch,
+            reference=reference, tables=tables, combine=combine_of(terms), updates=updates,
+            on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
         lms.save(lm, run.file("model"))
         clear_checkpoints(run)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from expunge.combine import Apart
 from expunge.core import IGNORE, Batch, Forward, Needs, Side, TokenStats
 from expunge.refcache import Reference
 from expunge.terms import Term, TermValue, needs_of, term_values
@@ -85,12 +86,14 @@ def accumulate(
     step: Step,
     module: nn.Module,
     micro_batches: Sequence[Batches],
-    backward: Callable[[Tensor], None],
+    backward: Callable[..., None],
     seeds: Sequence[int],
+    apart: Apart | None = None,
 ) -> tuple[list[TermValue], list[float]]:
     """Gradients of one update, added up over micro-batches; returns every term's values and each term's mean.
 
-    `seeds[k]` decides what is random inside the model (dropout) in micro-batch k.
+    `seeds[k]` decides what is random inside the model (dropout) in micro-batch k. With `apart`, whose split has the
+    step's terms, the gradients of its parts are added up in buffers of their own.
     """
     totals = step.totals(module, micro_batches, seeds) if len(micro_batches) > 1 else None
     seen: list[TermValue] = []
@@ -100,8 +103,11 @@ def accumulate(
             values = step.values(module, batches)
             counts = totals or [v.count.detach() for v in values]
             parts = [v.value / torch.where(n > 0, n, 1.0) for v, n in zip(values, counts, strict=True)]
-            loss = torch.stack([t.coef * part for t, part in zip(step.terms, parts, strict=True)]).sum()
-            backward(loss)
+            losses = [t.coef * part for t, part in zip(step.terms, parts, strict=True)]
+            if apart is None:
+                backward(torch.stack(losses).sum())
+            else:
+                apart.backward(losses, backward)
         means = [mean + float(part.detach()) for mean, part in zip(means, parts, strict=True)]
         seen += [replace(v, value=v.value.detach(), count=v.count.detach()) for v in values]
     return seen, means

@@ -24,6 +24,7 @@ from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
 from expunge import checkpoint
+from expunge.combine import Apart, Combine, measured_step, rescaled_step
 from expunge.core import Batch, Side
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
@@ -35,7 +36,7 @@ from expunge.runfolder import RunFolder
 from expunge.sampling import Sampler, record_draw
 from expunge.scoretables import ScoreTables
 from expunge.step import Step, accumulate
-from expunge.terms import Term, coupled, weight_report
+from expunge.terms import Term, TermValue, coupled, weight_report
 
 OnStep = Callable[[Mapping[str, Any], int], None]
 OnEpoch = Callable[[int, Scored], None]
@@ -47,8 +48,9 @@ _LAYER = re.compile(r"\b(?:layers|h|blocks)\.(\d+)\.")
 class Fit:
     """One training run in progress. `sides[anchor]` decides how long an epoch is; other sides supply partners.
 
-    `on_step(entry, total)` sees every log line, `on_epoch(epochs_done, module)` the model before training (0) and after
-    each epoch.
+    `combine` makes the gradient where it is not that of the sum of the terms; `updates`, one number a step, is how far
+    each step must move the parameters. `on_step(entry, total)` sees every log line, `on_epoch(epochs_done, module)` the
+    model before training (0) and after each epoch.
     """
 
     lm: LM
@@ -60,6 +62,8 @@ class Fit:
     anchor: Side = "forget"
     reference: Reference | None = None
     tables: ScoreTables | None = None
+    combine: Combine | None = None
+    updates: Sequence[float] | None = None
     on_step: OnStep | None = None
     on_epoch: OnEpoch | None = None
     accelerator: Accelerator = field(init=False)
@@ -86,7 +90,8 @@ class Fit:
         """Trains to the end, resuming from the newest whole checkpoint of the run if there is one."""
         start = {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}
         done = self._resume()
-        step = Step(self.terms, self.reference, joined=self.settings.head == "fused")
+        terms = self.terms if self.combine is None else self.combine.split(self.terms).terms
+        step = Step(terms, self.reference, joined=self.settings.head == "fused")
         if self.settings.report_to:
             self.accelerator.init_trackers("expunge", self.settings.model_dump(mode="json", exclude={"report_to"}))
         if done == 0 and self.on_epoch is not None:
@@ -132,18 +137,18 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
         try:
-            values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds)
+            values, means, matched = self._gradient(step, micro, done)
         except FloatingPointError:
             self._broken(done, math.nan, math.nan, micro)
+        means = means[: len(self.terms)]
         loss = sum(t.coef * mean for t, mean in zip(self.terms, means, strict=True))
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        norm = float(self.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm or math.inf))
+        norm = float(self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._broken(done, loss, norm, micro)
-        self.optimizer.step()
-        if (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total:
+        logged = (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total
+        moved = self._move(done, logged)
+        if logged:
             entry = {
                 "step": done + 1,
                 "epoch": (done + 1) / self.sampler.steps_per_epoch,
@@ -151,6 +156,8 @@ class Fit:
                 "loss": loss,
                 "terms": dict(zip(labels(self.terms), means, strict=True)),
                 "grad_norm": norm,
+                **matched,
+                **moved,
                 **drift(self.module, start),
                 **_shares(weight_report(values)),
                 "tokens": sum(int(b.mask.sum()) for sides in micro for b in sides.values()),
@@ -166,6 +173,30 @@ class Fit:
         """Prepared scores made anew from the model as it is, where that is due."""
         if self.tables is not None and self.tables.refresh(done):
             self.sides = {side: self.tables.fill(side) for side in self.sides}
+
+    def _gradient(
+        self, step: Step, micro: Sequence[Mapping[Side, Batch]], done: int
+    ) -> tuple[list[TermValue], list[float], dict[str, float]]:
+        """Leaves the gradient where the optimiser reads it; values and mean of each term, numbers for the log."""
+        seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
+        if self.combine is None:
+            return *accumulate(step, self.module, micro, self.accelerator.backward, seeds), {}
+        apart = Apart(self._trained(), self.combine.split(self.terms))
+        values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds, apart)
+        return values, means, apart.meet(self.combine)
+
+    def _move(self, done: int, logged: bool) -> dict[str, float]:
+        """Takes the optimiser's step; how far it went, if that is logged or decided by another run."""
+        if self.updates is not None:
+            moved, scale = rescaled_step(self.optimizer, self._trained(), self.updates[done])
+            return {"update_norm": moved, "update_scale": scale}
+        if logged:
+            return {"update_norm": measured_step(self.optimizer, by_layer(self.module))}
+        self.optimizer.step()
+        return {}
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.module.parameters() if p.requires_grad]
 
     def _broken(self, done: int, loss: float, norm: float, micro: Sequence[Mapping[Side, Batch]]) -> NoReturn:
         """Keeps the weights as they were before this step, and says where it broke."""
@@ -291,6 +322,15 @@ def drift(module: nn.Module, start: Mapping[str, Tensor]) -> dict[str, Any]:
                 moved = float((parameter.float() - start[name].float()).pow(2).sum())
                 squares[_layer(name)] = squares.get(_layer(name), 0.0) + moved
     return {"drift": math.sqrt(sum(squares.values())), "drift_by_layer": {k: math.sqrt(v) for k, v in squares.items()}}
+
+
+def by_layer(module: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters that train, in groups: each layer's, the embedding's, the rest."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_layer(name), []).append(parameter)
+    return list(groups.values())
 
 
 @contextmanager

@@ -1,0 +1,176 @@
+"""How gradients of the parts of a loss meet, and how far a step may go: what a plain sum of terms cannot say.
+
+A plain sum needs nothing of this: one backward pass a micro-batch. A `Combine` gets the gradients of its parts apart,
+each added up over all micro-batches in a buffer of its own, and makes of them the gradient that the optimiser sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from expunge.errors import TrainingError
+from expunge.terms import Term
+
+Gradient = Sequence[Tensor | None]
+"""One tensor a trainable parameter, in their order; None where nothing reached it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The terms of an update, those of the loss first, and the places among them of each part that is kept apart.
+
+    Terms behind those of the loss are looked at, and enter the gradient only as the `Combine` says.
+    """
+
+    terms: tuple[Term, ...]
+    parts: Mapping[str, tuple[int, ...]]
+
+
+class Combine(Protocol):
+    """Makes one gradient of several. `report` are numbers for the step's line in the log."""
+
+    def split(self, terms: Sequence[Term]) -> Split: ...
+    def __call__(self, gradients: Mapping[str, Gradient]) -> tuple[Gradient, dict[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class GradMatched:
+    """The gradient of the forget terms under uniform weights, scaled to the norm of that under the method's weights.
+
+    Both at the same parameters, records and dropout, over the whole global batch; what the control does not replace
+    (the retain terms) is added as it is. `forget_scale` in the log is the factor. Costs one more backward pass over the
+    forget batch for each of the two, and two more buffers of the size of the gradient.
+
+    Source: ours; the magnitude-matched control that readers of TokenUnlearn (arXiv 2605.00364) asked for.
+    Relations: AdamW and clipping rescale whatever they are given; `update-matched` matches what comes out of them.
+    """
+
+    def split(self, terms: Sequence[Term]) -> Split:
+        """The terms, and behind them the forget terms with the weights of the method itself."""
+        forget = tuple(i for i, t in enumerate(terms) if t.control == "grad-matched" and t.tokens != "all")
+        others = tuple(i for i in range(len(terms)) if i not in forget)
+        weighted = tuple(replace(terms[i], control="none") for i in forget)
+        behind = tuple(range(len(terms), len(terms) + len(weighted)))
+        parts = {"forget": forget, "weighted": behind, "others": others}
+        return Split((*terms, *weighted), {name: part for name, part in parts.items() if part})
+
+    def __call__(self, gradients: Mapping[str, Gradient]) -> tuple[Gradient, dict[str, float]]:
+        forget = gradients["forget"]
+        own, wanted = norm(forget), norm(gradients["weighted"])
+        if own == 0 and wanted > 0:
+            raise TrainingError(
+                f"control grad-matched: the gradient of uniform weights is 0 where the method's has norm {wanted:.3g}, "
+                "so no factor makes them equal. Compare by control=update-matched"
+            )
+        scale = wanted / own if own else 1.0
+        others = gradients.get("others") or [None] * len(forget)
+        return [_added(_scaled(f, scale), o) for f, o in zip(forget, others, strict=True)], {"forget_scale": scale}
+
+
+def combine_of(terms: Sequence[Term]) -> Combine | None:
+    """How the gradients of these terms meet; None where it is their plain sum."""
+    return GradMatched() if any(t.control == "grad-matched" for t in terms) else None
+
+
+@dataclass
+class Apart:
+    """The gradients of the parts of a split, added up over micro-batches. `parameters` are those that train."""
+
+    parameters: Sequence[nn.Parameter]
+    split: Split
+    gradients: dict[str, Gradient] = field(default_factory=dict)
+
+    def backward(self, losses: Sequence[Tensor], backward: Callable[..., None]) -> None:
+        """Adds one micro-batch: `losses` are those of the split's terms, `backward(loss, retain_graph=...)` runs."""
+        last = list(self.split.parts)[-1]
+        for name, part in self.split.parts.items():
+            self._put(self.gradients.get(name) or [None] * len(self.parameters))
+            backward(torch.stack([losses[i] for i in part]).sum(), retain_graph=name != last)
+            self.gradients[name] = [p.grad for p in self.parameters]
+        self._put([None] * len(self.parameters))
+
+    def meet(self, combine: Combine) -> dict[str, float]:
+        """Puts the combined gradient where the optimiser reads it; returns the numbers for the log."""
+        gradient, report = combine(self.gradients)
+        self._put(gradient)
+        self.gradients.clear()
+        return report
+
+    def _put(self, gradient: Gradient) -> None:
+        for parameter, own in zip(self.parameters, gradient, strict=True):
+            parameter.grad = own
+
+
+def norm(gradient: Gradient) -> float:
+    """||g||_2 over all parameters, each tensor's part in float32."""
+    return math.sqrt(sum(float(g.float().square().sum()) for g in gradient if g is not None))
+
+
+def measured_step(optimizer: torch.optim.Optimizer, pieces: Sequence[Sequence[nn.Parameter]]) -> float:
+    """||theta_after - theta_before||_2 of a step of the optimiser on all parameters.
+
+    The step is taken piece by piece, which changes no bit of it: so only a piece of the old parameters is held.
+    """
+    square = 0.0
+    with _without_gradients([p for piece in pieces for p in piece]) as gradients:
+        for piece in pieces:
+            old = [p.detach().clone() for p in piece]
+            for parameter in piece:
+                parameter.grad = gradients[parameter]
+            optimizer.step()
+            square += _moved(piece, old) ** 2
+            for parameter in piece:
+                parameter.grad = None
+    return math.sqrt(square)
+
+
+def rescaled_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], wanted: float
+) -> tuple[float, float]:
+    """||theta_after - theta_before||_2 of a step that was rescaled so that it is `wanted`, and the factor.
+
+    Holds a copy of all parameters for the time of the step. TrainingError if the step does not move.
+    """
+    old = [p.detach().clone() for p in parameters]
+    optimizer.step()
+    moved = _moved(parameters, old)
+    if moved == 0 and wanted > 0:
+        raise TrainingError(
+            f"control update-matched: the paired run moved by {wanted:.3g} in this step, this one not at all, so no "
+            "factor makes them equal"
+        )
+    scale = wanted / moved if moved else 1.0
+    with torch.no_grad():
+        for parameter, before in zip(parameters, old, strict=True):
+            parameter.copy_(torch.lerp(before, parameter, scale))
+    return _moved(parameters, old), scale
+
+
+@contextmanager
+def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[Mapping[nn.Parameter, Tensor | None]]:
+    gradients = {p: p.grad for p in parameters}
+    for parameter in parameters:
+        parameter.grad = None
+    yield gradients
+    for parameter in parameters:
+        parameter.grad = gradients[parameter]
+
+
+def _moved(parameters: Sequence[nn.Parameter], old: Sequence[Tensor]) -> float:
+    with torch.no_grad():
+        return norm([p.float() - before.float() for p, before in zip(parameters, old, strict=True)])
+
+
+def _scaled(gradient: Tensor | None, factor: float) -> Tensor | None:
+    return None if gradient is None else gradient * factor
+
+
+def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
