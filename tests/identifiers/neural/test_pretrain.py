@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from expunge.errors import DataError
+from expunge.identifiers.neural import pretrain
 from expunge.identifiers.neural.pretrain import (
     Schedule,
     Shape,
@@ -95,3 +96,20 @@ def test_time_ends_training(tmp_path: Path) -> None:
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no texts"):
         train_masked_lm(["", " "], tmp_path)
+
+
+def test_tokens_that_stand_together_begin_alike() -> None:
+    """5 and 6 share their neighbours (9, 10), 7 and 8 theirs (11, 12)."""
+    rng = np.random.default_rng(0)
+    pieces = [np.array([rng.choice([5, 6]), rng.choice([9, 10])] * 3, dtype=np.int32) for _ in range(40)]
+    pieces += [np.array([rng.choice([7, 8]), rng.choice([11, 12])] * 3, dtype=np.int32) for _ in range(40)]
+    shape = pretrain.Shape(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, length=16)
+    model = pretrain._fresh(shape, 16, seed=0)
+    pretrain._know_neighbours(model, pieces)
+    weight = model.get_input_embeddings().weight.detach()
+    assert torch.equal(weight, model.lm_head.decoder.weight.detach())
+    alike = torch.nn.functional.normalize(weight, dim=-1)
+    alike = alike @ alike.T
+    assert float(alike[5, 6]) > 0.9
+    assert float(alike[5, 7]) < 0.3
+    assert float(weight.std()) == pytest.approx(0.1, rel=0.1)
