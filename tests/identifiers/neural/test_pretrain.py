@@ -101,8 +101,10 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 def test_tokens_that_stand_together_begin_alike() -> None:
     """5 and 6 share their neighbours (9, 10), 7 and 8 theirs (11, 12)."""
     rng = np.random.default_rng(0)
-    pieces = [np.array([rng.choice([5, 6]), rng.choice([9, 10])] * 3, dtype=np.int32) for _ in range(40)]
-    pieces += [np.array([rng.choice([7, 8]), rng.choice([11, 12])] * 3, dtype=np.int32) for _ in range(40)]
+    pieces = [
+        np.array([token for _ in range(4) for token in (rng.choice(words), rng.choice(near))], dtype=np.int32)
+        for words, near in [((5, 6), (9, 10)), ((7, 8), (11, 12))] * 60
+    ]
     shape = pretrain.Shape(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, length=16)
     model = pretrain._fresh(shape, 16, seed=0)
     pretrain._know_neighbours(model, pieces)
