@@ -92,6 +92,7 @@ class Needs:
     read it. `reference_hidden`: the same of the frozen reference.
     `policy=False` says that no model is looked at: such a score is known before the forward pass.
     `everywhere` asks for the vocabulary maps at every position, scored or not (targets read as 0 where there is none).
+    `labels`: the static scores that spans of the records give rise to, such as 'given' from an annotation.
     """
 
     policy: bool = True
@@ -103,6 +104,7 @@ class Needs:
     reference_hidden: frozenset[tuple[int | float, At]] = frozenset()
     vocab: frozenset[VocabMap] = frozenset()
     alternative: bool = False
+    labels: frozenset[str] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -115,6 +117,7 @@ class Needs:
             reference_hidden=self.reference_hidden | other.reference_hidden,
             vocab=self.vocab | other.vocab,
             alternative=self.alternative or other.alternative,
+            labels=self.labels | other.labels,
         )
 
     @property
@@ -249,6 +252,13 @@ class Objective(Protocol):
     def needs(self) -> Needs: ...
     def count(self, weights: Weights, scored: Tensor) -> Tensor: ...
     def __call__(self, forward: Forward, weights: Weights) -> Loss: ...
+
+
+@runtime_checkable
+class Worded(Protocol):
+    """An objective that names tokens by their text: `worded` is it for one tokenizer, which makes ids of a text."""
+
+    def worded(self, ids_of: Callable[[str], list[int]]) -> Objective: ...
 
 
 NOTHING = Needs(policy=False)
