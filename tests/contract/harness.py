@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from expunge import registry
 from expunge.context import prepared_in
-from expunge.core import IGNORE, Batch, Forward, Needs, Objective, Scorer, Selector, TokenStats
+from expunge.core import IGNORE, Batch, Forward, Needs, Objective, Scorer, Selector, TokenStats, Weights, Worded
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
 from expunge.errors import MethodError
@@ -159,7 +159,26 @@ def touched(objective: Objective, read: Tensor) -> Tensor:
     """(B, T) the positions whose final states the tokens `read` (B, T) depend on: their own, or the next."""
     places = {at for _, at in objective.needs.hidden} or {"before"}
     after = torch.cat([torch.zeros_like(read[:, :1]), read[:, :-1]], dim=1)
-    return after if places == {"own"} else read
+    return after if places == {"own"} or positions(objective) == "own" else read
+
+
+def positions(objective: Objective) -> str:
+    """Which positions an objective reads: 'scored' by weight, 'own' the same one place on, others by no weight."""
+    return str(getattr(objective, "positions", "scored"))
+
+
+def rectangular(objective: Objective) -> bool:
+    """True if it reads prompt and padding, as a peer does, and no weights."""
+    return positions(objective) in ("all", "predicting")
+
+
+def read_by(objective: Objective, weights: Weights) -> Tensor:
+    """(B, T) the tokens that an objective reads."""
+    if not rectangular(objective):
+        return weights.value > 0
+    read = torch.ones_like(weights.mask)
+    read[:, -1] = positions(objective) == "all"
+    return read
 
 
 def gradients(
@@ -181,7 +200,7 @@ def methods(kind: registry.Kind, variants: bool = False) -> list[Any]:
 
 def _made(kind: registry.Kind, name: str, variants: bool) -> Iterator[Any]:
     cls = registry.get(kind, name)
-    yield cls()
+    yield _worded(cls())
     if not variants:
         return
     hints = typing.get_type_hints(cls)
@@ -191,9 +210,14 @@ def _made(kind: registry.Kind, name: str, variants: bool) -> Iterator[Any]:
         for choice in typing.get_args(hints[field.name]):
             if choice != field.default:
                 try:
-                    yield cls(**{field.name: choice})
+                    yield _worded(cls(**{field.name: choice}))
                 except MethodError:
                     continue  # two settings exclude each other
+
+
+def _worded(made: Any) -> Any:
+    """With a tokenizer that knows two words."""
+    return made.worded(lambda text: [4, 9]) if isinstance(made, Worded) else made
 
 
 OBJECTIVES = methods("objective", variants=True)

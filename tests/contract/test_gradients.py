@@ -35,20 +35,20 @@ def test_gradient_is_exactly_zero_where_nothing_is_read_and_not_where_something_
     forward = h.forward_of(model, BATCH, made.needs, reference)
     h.allowed(made, forward)
     weights = made.weights(forward)
-    chosen = torch.ones_like(weights.mask) if made.needs.everywhere else weights.value > 0
+    chosen = h.read_by(objective, weights)
     read = h.touched(objective, chosen)
     found = _by_token(h.gradients([made], model, [BATCH], reference)[0])
     real = BATCH.attention_mask
     assert (found[real & ~read] == 0).all()
     assert (found[real & read] > 0).all(), "the method must be active on these inputs, or the test says nothing"
     assert read.any()
-    if select.hard and not made.needs.everywhere and not weights.flat:
+    if select.hard and not h.rectangular(objective) and not weights.flat:
         assert (real & ~chosen & BATCH.mask).any(), "a hard selector must have left something out"
 
 
 @h.objectives
 def test_zero_weights_give_zero_gradient_and_no_value_where_nothing_is_read(objective: Objective) -> None:
-    if objective.needs.everywhere:
+    if h.rectangular(objective):
         pytest.skip("weights have no meaning there")
     model = h.Leaves(RECORDS)
     forward = h.forward_of(model, BATCH, objective.needs, h.reference_of(RECORDS))
@@ -148,7 +148,7 @@ def test_an_empty_mask_has_a_defined_result(objective: Objective) -> None:
     nobody = [h.empty(item) for item in RECORDS]
     made, model, reference = h.term(objective, "uniform", "raw"), h.Leaves(nobody), h.reference_of(nobody)
     found, (mean,) = h.gradients([made], model, [h.batch_of(nobody)], reference)
-    if objective.needs.everywhere:
+    if h.rectangular(objective):
         assert mean > 0
         return
     assert mean == 0.0
@@ -157,7 +157,7 @@ def test_an_empty_mask_has_a_defined_result(objective: Objective) -> None:
 
 @h.cells
 def test_a_record_without_scored_tokens_changes_nothing(objective: Objective, score: Scorer, select: Selector) -> None:
-    if objective.needs.everywhere:
+    if h.rectangular(objective):
         pytest.skip("reads all positions")
     more = [*RECORDS, h.empty(h.items(6)[5])]
     made, model, reference = h.term(objective, score, select), h.Leaves(more), h.reference_of(more)

@@ -41,7 +41,7 @@ def test_padding_and_order_change_nothing(objective: Objective, score: Scorer, s
     made = h.term(objective, score, select)
     shuffled = h.batch_of([RECORDS[i] for i in (3, 5, 0, 1, 4, 2)], pad_to=WHOLE.input_ids.shape[1] + 5)
     found, (other,) = h.gradients([made], MODEL, [shuffled], REFERENCE)
-    if made.needs.everywhere:
+    if h.rectangular(objective):
         assert other != pytest.approx(mean, rel=1e-3), "it averages over padding by definition, so padding must show"
         return
     assert other == pytest.approx(mean, rel=RTOL)
@@ -66,7 +66,7 @@ def _same_in_pieces(objective: Objective, score: Scorer, select: Selector, token
     found, (other,) = h.gradients([made], MODEL, cut(RECORDS, 3, 2, 1), REFERENCE)
     if objective.couples == "batch":
         assert other != pytest.approx(mean, rel=1e-6), "it says that rows are coupled, so micro-batches must show"
-    elif not made.needs.everywhere:  # there each micro-batch has its own padding
+    elif not h.rectangular(objective):  # there each micro-batch has its own padding
         assert other == pytest.approx(mean, rel=RTOL)
         h.close(found, expected, rtol=RTOL)
 

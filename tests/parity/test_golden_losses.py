@@ -96,6 +96,12 @@ TERMS: Mapping[str, Term] = {
     "simnpo_delta0.0_beta4.5": term("simnpo:beta=4.5,delta=0"),
     "simnpo_delta0.4_beta2.5": term("simnpo:beta=2.5,delta=0.4"),
     "kl_divergence": term("kl:positions=all"),
+    "undial_beta1.0": term("undial:beta=1,positions=predicting"),
+    "undial_beta10.0": term("undial:beta=10,positions=predicting"),
+    "ceu_n0": term("ceu"),
+    "ceu_n1": term("ceu:denominator=selected", select="skip:n=1"),
+    "ceu_n2": term("ceu:denominator=selected", select="skip:n=2"),
+    "pdu_forget": term("flatten:positions=own"),
 }
 
 
@@ -156,6 +162,17 @@ def test_a_divergence_over_answer_tokens_is_not_the_peers(golden: Golden, case: 
     found = ours(golden, case, term("kl"), batch_of(golden, case))
     with pytest.raises(AssertionError):
         agree(golden, f"loss/{case}/kl_divergence", found, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [("undial:beta=10", "undial_beta10.0"), ("flatten", "pdu_forget"), ("ceu:denominator=selected", "ceu_n1")],
+)
+@cases
+def test_the_corrected_forms_are_not_the_peers(golden: Golden, case: str, objective: str, name: str) -> None:
+    found = ours(golden, case, term(objective), batch_of(golden, case))
+    with pytest.raises(AssertionError):
+        agree(golden, f"loss/{case}/{name}", found, rtol=1e-3)
 
 
 @cases
