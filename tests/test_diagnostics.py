@@ -70,11 +70,11 @@ def test_every_number_equals_the_one_from_whole_logits(lm: LM, run: RunFolder) -
                 nll = -float(after[t, item.targets[t]])
                 names = [side]
                 if side == "forget":
-                    names.append("unwanted" if item.static["given"][t] > 0 else "general")
+                    names.append("unwanted_words" if item.static["given"][t] > 0 else "general_words")
                 for name in names:
                     expected.setdefault(f"kl_{name}", []).append(kl)
                     expected.setdefault(f"nll_{name}", []).append(nll)
-    del expected["kl_unwanted"]
+    del expected["kl_unwanted_words"]
     assert set(line) == {*expected, "tokens", "spans"}
     for name, values in expected.items():
         assert line[name] == pytest.approx(np.mean(values), rel=1e-4), name
@@ -105,7 +105,7 @@ def test_gold_spans_go_before_the_annotation(lm: LM, run: RunFolder) -> None:
     bare = {side: [replace(item, static={}) for item in items] for side, items in sides(lm).items()}
     line = watch(lm, bare, run).measure(Scored(lm.model))
     assert line["spans"] is None
-    assert "nll_general" not in line
+    assert "nll_general_words" not in line
 
 
 def test_a_resumed_run_has_one_line_an_epoch(lm: LM, run: RunFolder) -> None:

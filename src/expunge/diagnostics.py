@@ -4,8 +4,9 @@ One line an epoch in diagnostics.jsonl of the run folder, about the same records
 
 - `kl_SIDE`: mean KL(reference || model) of the scored tokens of that side, in nats; TIF's diagnostic on retain text.
 - `nll_SIDE`: their mean negative log-probability.
-- `nll_unwanted`, `nll_general`: the same on the forget set's tokens inside and outside of the unwanted spans, and
-  `kl_general`. `spans` says whose they are: gold if the records have gold spans, else the annotation's. Absent without.
+- `nll_unwanted_words`, `nll_general_words`: the same on the forget set's tokens inside and outside of the unwanted
+  spans, and `kl_general_words`. `spans` says whose they are: gold if the records have gold spans, else the
+  annotation's. Absent without. (`kl_general` is that of the general side: text of no special topic.)
 - `tokens`: how many tokens each mean is over.
 
 The reference is the frozen model of the run's losses, or the starting weights. Nothing of it is kept but its last
@@ -119,9 +120,9 @@ def _groups(one: Watched, spans: str | None) -> Iterator[tuple[str, str, Tensor]
     if one.side == "forget" and spans is not None:
         score = one.batch.static.get(spans)
         unwanted = mask & (score > 0) if score is not None else torch.zeros_like(mask)
-        yield "unwanted", "nll", unwanted
-        yield "general", "nll", mask & ~unwanted
-        yield "general", "kl", mask & ~unwanted
+        yield "unwanted_words", "nll", unwanted
+        yield "general_words", "nll", mask & ~unwanted
+        yield "general_words", "kl", mask & ~unwanted
 
 
 def _evenly(items: Sequence[Encoded], count: int) -> list[Encoded]:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from expunge import runfolder
-from expunge.report import answers, collect, compare, curves, facts, sentences, shell, summary, tokenview, words
+from expunge.report import answers, collect, compare, curves, drift, facts, sentences, shell, summary, tokenview, words
 from expunge.report.charts import SERIES_COLOURS
 from expunge.report.collect import Column, View
 
@@ -47,8 +47,8 @@ def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> di
     styles = _styles(models)
     css, js = shell.asset("page.css"), shell.asset("page.js")
     tokens = tokenview.pack(seen, [model for model in models if model.role != "run"], redact)
-    charts = curves.draw(seen)
-    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in charts}}
+    charts, drifts = curves.draw(seen), drift.draw(seen)
+    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in [*charts, *drifts]}}
     found = {} if redact else answers.collect(models, styles)
     return {
         "policy": shell.policy(css, js),
@@ -66,6 +66,8 @@ def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> di
         "has_tokens": bool(tokens),
         "tokens_note": _tokens_note(tokens),
         "charts": charts,
+        "drifts": drifts,
+        "relations": drift.relations(seen),
         "curves_missing": curves.missing(charts),
         "layers": curves.drift_by_layer(seen),
         "answers": found,
