@@ -67,7 +67,7 @@ def test_settings_of_a_preset_change_its_terms(name: str) -> None:
     ("spec", "message"),
     [
         ("npoo", "unknown preset 'npoo'. Did you mean: npo"),
-        ("etw:beta=1", "preset 'etw' has no settings; found 'beta'. Write its terms"),
+        ("ga:beta=1", "preset 'ga' has no settings; found 'beta'. Write its terms"),
         ("tif:bta=1", "unknown setting of preset 'tif' 'bta'. Did you mean: beta"),
         ("tif:beta", "preset 'tif:beta': expected key=value after ':', found 'beta'"),
     ],

@@ -141,6 +141,7 @@ PRESETS: Mapping[str, Preset] = {
         "Koh, Baek, Kim, Kim, ACL 2026, arXiv 2604.17785",
         (_forget("ga", coef=0.1, score="entropy:temperature=1", select="normalised"), _retain()),
         differs="temperature and forget coefficient were not published; 1 and 0.1 are our defaults",
+        settings={"temperature": "0.score.temperature"},
     ),
     **_token_unlearn("hard", "top:r=0.3", "on the top share of tokens", {"r": "0.select.r"}),
     **_token_unlearn("soft", "normalised", "weighted to the tokens", {}),
