@@ -50,12 +50,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How far an arm is from `baseline` in a metric. `p` as tested, `corrected` by Holm over the whole table."""
+    """How far an arm is from `baseline` in a metric. `p` as tested, `corrected` by Holm over the whole table.
+
+    `detectable`: the smallest true difference that the test, uncorrected, finds four times out of five.
+    """
 
     baseline: str
     value: float
     p: float
     corrected: float = math.nan
+    detectable: float = math.nan
 
     @property
     def distinguishable(self) -> bool:
@@ -86,7 +90,7 @@ class Comparison:
                     "arm": arm.name, "control": arm.control, "seeds": found.seeds, "metric": metric,
                     "value": found.value, "ci_low": found.low, "ci_high": found.high,
                 }  # fmt: skip
-                keys = ("baseline", "value", "p", "corrected", "distinguishable")
+                keys = ("baseline", "value", "p", "corrected", "distinguishable", "detectable")
                 row |= {
                     f"contrast_{key}": None if contrast is None else getattr(contrast, key) for key in keys
                 }  # fmt: skip
@@ -166,14 +170,16 @@ def contrast(arm: Arm, other: Arm, metric: str) -> Contrast | None:
     mine, theirs = _table(arm, metric), _table(other, metric)
     if mine is not None and theirs is not None and mine.ids == theirs.ids:
         gaps = _gaps(mine.values, theirs.values)
-        return Contrast(other.name, float(np.nanmean(gaps)), stats.difference_p(gaps, mine.subjects))
+        found = stats.minimum_detectable(stats.difference_parts(gaps, mine.subjects))
+        p = stats.difference_p(gaps, mine.subjects)
+        return Contrast(other.name, float(np.nanmean(gaps)), p, detectable=found)
     one = [column.cells[metric] for column in arm.columns if metric in column.cells]
     two = [column.cells[metric] for column in other.columns if metric in column.cells]
     parts = _spread(one) + _spread(two)
     if not one or not two or not parts:
         return None
     gap = float(np.mean([c.value for c in one]) - np.mean([c.value for c in two]))
-    return Contrast(other.name, gap, stats.t_test(gap, parts))
+    return Contrast(other.name, gap, stats.t_test(gap, parts), detectable=stats.minimum_detectable(parts))
 
 
 def as_json(found: Comparison) -> str:

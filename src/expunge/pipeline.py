@@ -16,8 +16,8 @@ from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.records import Record
 from expunge.evals import tofu
-from expunge.evals.judge import Bootstrap
 from expunge.evals.known import unknown_records
+from expunge.evals.numbers import Bootstrap
 from expunge.lm import LM
 from expunge.neighbours import written_retain
 from expunge.progress import Bar, Progress
@@ -209,7 +209,11 @@ def settings_of(recipe: Recipe) -> tofu.Settings:
     e = recipe.evaluation
     bootstrap = Bootstrap(resamples=e.resamples, seed=recipe.seed)
     return tofu.Settings(
-        generate=e.generate, max_new_tokens=e.max_new_tokens, token_budget=e.token_budget, bootstrap=bootstrap
+        generate=e.generate,
+        max_new_tokens=e.max_new_tokens,
+        token_budget=e.token_budget,
+        grad_norm=e.grad_norm,
+        bootstrap=bootstrap,
     )
 
 

@@ -269,6 +269,9 @@ class Evaluation(Section):
     generate: bool = Field(
         True, description="generate answers for ROUGE; without it the metrics that need it are absent"
     )
+    grad_norm: bool = Field(
+        False, description="measure gradients of forget and holdout answers, for one more membership attack; slow"
+    )
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")

@@ -20,8 +20,8 @@ from expunge import recipe, runfolder
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.evals import generation, metrics, peer, scoring, table, tofu
-from expunge.evals.judge import Bootstrap
 from expunge.evals.measure import CONVENTIONS, Measured, attacks, per_item
+from expunge.evals.numbers import Bootstrap
 from expunge.lm import LM
 from tests.evals import naive
 

@@ -265,3 +265,38 @@ def test_equal_models_are_told_apart_as_rarely_as_promised(clusters: int) -> Non
         differences = np.repeat(rng.normal(size=clusters), 10) + rng.normal(size=10 * clusters)
         rejected += stats.paired_test(differences, subjects, resamples=1000) <= 0.05
     assert 30 <= rejected <= 70
+
+
+def rejected(draws: int, shift: float, count: int = 40) -> float:
+    """The share of simulated comparisons of models that differ by `shift` in which they are told apart."""
+    hits = 0
+    for index in range(draws):
+        differences = shift + np.random.default_rng([17, index]).normal(size=count)
+        hits += stats.paired_test(differences, [""] * count, resamples=400) <= 0.05
+    return hits / draws
+
+
+def test_equal_models_are_told_apart_in_one_case_of_twenty() -> None:
+    assert_calibrated(1 - rejected(200, 0.0), 200)
+
+
+def test_the_detectable_difference_by_hand() -> None:
+    # 8 units of variance 2 in all: Student's quantiles of 7 degrees of freedom are 2.3646 and 0.8960
+    assert stats.minimum_detectable([(2.0, 7)]) == pytest.approx((2.3646 + 0.8960) * math.sqrt(2), rel=1e-4)
+    assert math.isnan(stats.minimum_detectable([]))
+    differences = np.array([[1.0, 2.0, 3.0, 4.0]])
+    assert stats.difference_parts(differences, [""] * 4) == [(pytest.approx(5 / 3 / 4), 3.0)]
+    assert stats.difference_parts(differences[:, :1], [""]) == []
+
+
+def test_a_difference_of_the_detectable_size_is_found_four_times_out_of_five() -> None:
+    shift = stats.minimum_detectable([(1 / 40, 39)])
+    share = rejected(200, shift)
+    assert 0.8 - 3 * math.sqrt(0.16 / 200) <= share <= 0.8 + 3 * math.sqrt(0.16 / 200)
+
+
+@pytest.mark.slow
+def test_the_power_over_a_thousand_draws() -> None:
+    shift = stats.minimum_detectable([(1 / 40, 39)])
+    assert 0.76 <= rejected(1000, shift) <= 0.84
+    assert 0.03 <= rejected(1000, 0.0) <= 0.07

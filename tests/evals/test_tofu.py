@@ -14,7 +14,7 @@ from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.errors import DataError
 from expunge.evals import generation, scoring, tofu
-from expunge.evals.judge import Bootstrap
+from expunge.evals.numbers import Bootstrap
 from expunge.evals.tofu import Settings, evaluate, load_suite, metrics_from_folder
 from expunge.lm import LM
 from expunge.runfolder import RunFolder

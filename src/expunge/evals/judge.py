@@ -5,52 +5,22 @@ A number whose data or reference is missing is absent, with the reason beside it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from expunge.errors import RunFolderError
-from expunge.evals import measure, metrics, peer, stats
-from expunge.evals.measure import FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, attacks, per_item
+from expunge.evals import measure, membership, metrics, peer, stats
+from expunge.evals.measure import FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, per_item
 from expunge.evals.metrics import PerItem
-from expunge.evals.stats import FloatArray, Interval, Sample, Statistic
+from expunge.evals.numbers import Bootstrap, Number, mean
+from expunge.evals.stats import FloatArray, Interval, Sample
 
 _WORSE = ("forget_Q_A", "exact_memorization", "extraction_strength", "forget_quality_ks")
-_NEITHER = ("mia_", "privleak")
 _NORMAL_95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Number:
-    """One entry of metrics.json. `skipped` items had no defined value; `facts` are further keys of the entry."""
-
-    interval: Interval
-    higher: str
-    reference: str | None = None
-    skipped: int = 0
-    facts: Mapping[str, object] = field(default_factory=dict)
-
-    def entry(self) -> dict[str, Any]:
-        """The entry as JSON has it."""
-        i = self.interval
-        return {
-            "agg_value": i.value,
-            "n": i.n,
-            "stderr": i.stderr,
-            "ci_low": i.low,
-            "ci_high": i.high,
-            "clusters": i.clusters,
-            "resampled": i.unit,
-            "optimistic": i.optimistic,
-            "skipped": self.skipped,
-            "higher": self.higher,
-            "reference": self.reference,
-            **self.facts,
-        }
 
 
 @dataclass(frozen=True)
@@ -64,27 +34,6 @@ class Judgement:
     def entries(self) -> dict[str, dict[str, Any]]:
         """metrics.json."""
         return {name: number.entry() for name, number in self.numbers.items()}
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: resamples, seed and confidence of `stats.bootstrap`."""
-
-    resamples: int = 2000
-    seed: int = 0
-    confidence: float = 0.95
-
-    def __call__(
-        self, statistic: Statistic, samples: Sequence[Sample], bounds: tuple[float, float] | None = (0.0, 1.0)
-    ) -> Interval:
-        return stats.bootstrap(
-            statistic,
-            samples,
-            resamples=self.resamples,
-            confidence=self.confidence,
-            seed=self.seed,
-            bounds=bounds,
-        )
 
 
 def metrics_from_folder(
@@ -125,11 +74,13 @@ def judge(
 ) -> Judgement:
     """Every number that these tables and this reference give."""
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
-    numbers = {name: _mean(name, item, bootstrap) for name, item in items.items()}
+    numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
     absent: dict[str, str] = {}
     _utility(sets, items, numbers, absent, bootstrap)
     _forget_quality(items, reference, numbers, absent, bootstrap)
-    _membership(sets, reference, how, numbers, absent, bootstrap)
+    leaks = membership.judge(sets, reference, how, bootstrap)
+    numbers |= leaks.numbers
+    absent |= leaks.absent
     return Judgement({name: numbers[name] for name in sorted(numbers)}, absent, items)
 
 
@@ -138,19 +89,9 @@ def _items(name: str, measured: Measured, how: Convention) -> dict[str, PerItem]
 
 
 def _higher(name: str) -> str:
-    if name.startswith(_NEITHER) or name.endswith("_PERT_Prob"):
+    if name.endswith("_PERT_Prob"):
         return "neither"
     return "worse" if name.startswith(_WORSE) else "better"
-
-
-def _mean(name: str, item: PerItem, bootstrap: Bootstrap) -> Number:
-    values = item.averaged[item.defined]
-    sample = Sample.of([s for s, kept in zip(item.subjects, item.defined, strict=True) if kept])
-    if not len(values):
-        interval = Interval(math.nan, math.nan, math.nan, math.nan, 0, 0)
-    else:
-        interval = bootstrap(stats.weighted_mean(values), [sample])
-    return Number(interval, _higher(name), skipped=int((~item.defined).sum()))
 
 
 def _utility(
@@ -233,91 +174,3 @@ def _forget_quality(
     )
     numbers["forget_quality"] = Number(ends, "better", reference.name, facts={"statistic": distance.value})
     numbers["forget_quality_ks"] = Number(distance, "worse", reference.name)
-
-
-def _membership(
-    sets: Mapping[str, Measured],
-    reference: Reference | None,
-    how: Convention,
-    numbers: dict[str, Number],
-    absent: dict[str, str],
-    bootstrap: Bootstrap,
-) -> None:
-    """AUCs of membership scores, forget against holdout, and PrivLeak."""
-    names = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
-    if FORGET not in sets or HOLDOUT not in sets:
-        why = "no holdout set: membership needs records like the forget set that were never trained on"
-        absent.update(dict.fromkeys((*names, "mia_reference", "privleak"), why))
-        return
-    inside, outside = attacks(sets[FORGET], how), attacks(sets[HOLDOUT], how)
-    for name in names:
-        numbers[name] = _auc(inside[name], outside[name], None, bootstrap)
-    other = [_same(reference, "losses", name, sets[name].loss) for name in (FORGET, HOLDOUT)]
-    if reference is None or other[0] is None or other[1] is None:
-        absent["mia_reference"] = "no reference model with losses on the same forget and holdout items"
-    else:
-        scores = [
-            metrics.reference_score(sets[name].loss, loss)
-            for name, loss in zip((FORGET, HOLDOUT), other, strict=True)
-            if loss is not None
-        ]
-        numbers["mia_reference"] = _auc(scores[0], scores[1], reference.name, bootstrap)
-    _privleak(inside["mia_min_k"], outside["mia_min_k"], reference, how, numbers, absent, bootstrap)
-
-
-def _auc(members: PerItem, others: PerItem, reference: str | None, bootstrap: Bootstrap) -> Number:
-    kept = [_defined(part) for part in (members, others)]
-    samples = [Sample.of(part.subjects) for part in kept]
-    interval = bootstrap(stats.weighted_auc(kept[0].values, kept[1].values), samples)
-    counts: dict[str, object] = {"n_forget": len(kept[0]), "n_holdout": len(kept[1])}
-    return Number(interval, "neither", reference, len(members) + len(others) - len(kept[0]) - len(kept[1]), counts)
-
-
-def _privleak(
-    members: PerItem,
-    others: PerItem,
-    reference: Reference | None,
-    how: Convention,
-    numbers: dict[str, Number],
-    absent: dict[str, str],
-    bootstrap: Bootstrap,
-) -> None:
-    fixed = how.privleak_reference if reference is None else reference.min_k_auc
-    if fixed is None:
-        absent["privleak"] = "no oracle with a min-k AUC on forget and holdout"
-        return
-    inside, outside = _defined(members), _defined(others)
-    own = stats.weighted_auc(inside.values, outside.values)
-    theirs = [_same(reference, "min_k", *pair) for pair in ((FORGET, inside), (HOLDOUT, outside))]
-    same = theirs[0] is not None and theirs[1] is not None and theirs[0].defined.all() and theirs[1].defined.all()
-    oracle = stats.weighted_auc(theirs[0].values, theirs[1].values) if same and theirs[0] and theirs[1] else None
-
-    def statistic(inside_weights: FloatArray, outside_weights: FloatArray) -> FloatArray:
-        score = own(inside_weights, outside_weights)
-        base = np.full_like(score, fixed) if oracle is None else oracle(inside_weights, outside_weights)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            leak: FloatArray = (base - score) / (1 - base + how.epsilon) * 100
-        return leak
-
-    if not how.epsilon and fixed == 1:
-        absent["privleak"] = "the oracle's min-k AUC is 1, which leaves PrivLeak undefined"
-        return
-    top = metrics.privleak(0.0, fixed, how.epsilon)
-    interval = bootstrap(statistic, [Sample.of(inside.subjects), Sample.of(outside.subjects)], (-100.0, top))
-    name = f"AUC {fixed:g}" if reference is None else reference.name
-    numbers["privleak"] = Number(interval, "neither", name, facts={"reference_auc": fixed})
-
-
-def _same(reference: Reference | None, what: str, name: str, own: PerItem) -> PerItem | None:
-    """The reference's numbers on our items, if it has them all."""
-    if reference is None:
-        return None
-    found = reference.losses if what == "losses" else reference.min_k
-    return None if found is None or name not in found else measure.paired(found[name], own)
-
-
-def _defined(item: PerItem) -> PerItem:
-    keep = item.defined
-    names = [name for name, kept in zip(item.ids, keep, strict=True) if kept]
-    subjects = [name for name, kept in zip(item.subjects, keep, strict=True) if kept]
-    return PerItem(tuple(names), tuple(subjects), item.values[keep])

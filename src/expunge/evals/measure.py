@@ -121,12 +121,17 @@ def tofu_truth_ratio(measured: Measured) -> PerItem | None:
 
 
 def attacks(measured: Measured, how: Convention) -> dict[str, PerItem]:
-    """Membership scores of a set's answers, low for members: loss, zlib, min-k and min-k++ with k = 40%."""
+    """Membership scores of a set's answers, low for members: loss, zlib, min-k and min-k++ with k = 40%.
+
+    The gradient norm is among them where the score table has it.
+    """
+    norms = metrics.gradient_norm(measured.answers)
     return {
         "mia_loss": measured.loss,
         "mia_zlib": metrics.zlib_score(measured.loss, measured.answers.texts),
         "mia_min_k": metrics.min_k(measured.answers, empty=how.empty),
         "mia_min_k_plus_plus": metrics.min_k_plus_plus(measured.answers, empty=how.empty),
+        **({} if norms is None else {"mia_gradnorm": norms}),
     }
 
 

@@ -194,6 +194,11 @@ def min_k_plus_plus(answers: Answers, k: float = 0.4, eos: bool = False, empty: 
     return _each(part, lambda s: _lowest(standard[s], k), empty)
 
 
+def gradient_norm(answers: Answers) -> PerItem | None:
+    """The norms of the loss's gradient that the table has, low for members; None if it has none."""
+    return None if answers.grad_norm is None else PerItem(answers.ids, answers.subjects, answers.grad_norm)
+
+
 def reference_score(loss: PerItem, reference: PerItem) -> PerItem:
     """Loss minus the reference model's loss on the same answers, in nats a token; low for members."""
     return replace(loss, values=loss.values - _aligned(loss, [reference])[:, 0])

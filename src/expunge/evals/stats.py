@@ -355,13 +355,25 @@ def difference_p(differences: FloatArray, subjects: Sequence[str]) -> float:
     table = differences[:, kept]
     if len(table) == 1 or not len(names):
         return paired_test(table[0] if len(names) else np.empty(0), names)
-    sample, mean = Sample.of(names), float(table.mean())
+    parts = difference_parts(differences, subjects)
+    return t_test(float(table.mean()), parts) if parts else math.nan
+
+
+def difference_parts(differences: FloatArray, subjects: Sequence[str]) -> list[tuple[float, float]]:
+    """(variance, degrees of freedom) of the mean of `differences` (seeds, items): of units of items, and of seeds.
+
+    What the two share is counted twice. Empty with fewer than two units.
+    """
+    kept = np.asarray(~np.isnan(differences).any(axis=0))
+    sample = Sample.of([name for name, keep in zip(subjects, kept, strict=True) if keep])
     if sample.count < 2:
-        return math.nan
-    influence = np.bincount(sample.units, weights=table.mean(0) - mean, minlength=sample.count) / len(sample)
-    by_unit = float((influence**2).sum()) * sample.count / (sample.count - 1)
-    by_seed = float(table.mean(1).var(ddof=1)) / len(table)
-    return t_test(mean, [(by_unit, sample.count - 1), (by_seed, len(table) - 1)])
+        return []
+    table = differences[:, kept]
+    influence = np.bincount(sample.units, weights=table.mean(0) - table.mean(), minlength=sample.count) / len(sample)
+    parts = [(float((influence**2).sum()) * sample.count / (sample.count - 1), float(sample.count - 1))]
+    if len(table) > 1:
+        parts.append((float(table.mean(1).var(ddof=1)) / len(table), float(len(table) - 1)))
+    return parts
 
 
 def t_test(value: float, parts: Sequence[tuple[float, float]]) -> float:
@@ -381,6 +393,22 @@ def t_interval(value: float, parts: Sequence[tuple[float, float]], confidence: f
     variance, freedom = _welch(parts)
     reach = -float(special.stdtrit(freedom, (1 - confidence) / 2)) * math.sqrt(variance) if variance > 0 else 0.0
     return value - reach, value + reach
+
+
+def minimum_detectable(parts: Sequence[tuple[float, float]], *, power: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest true difference that a test at 1 - confidence finds with probability `power`.
+
+    `parts` are the sources of the difference's variance, as in `t_test`. What is not distinguishable may still differ
+    by less than this. NaN without a source of variance.
+
+    >>> round(minimum_detectable([(1.0, math.inf)]), 2), round(minimum_detectable([(1.0, 7)]), 2)
+    (2.8, 3.26)
+    """
+    variance, freedom = _welch(parts)
+    if not parts or variance <= 0:
+        return math.nan
+    reach = special.stdtrit(freedom, (1 + confidence) / 2) + special.stdtrit(freedom, power)
+    return float(reach) * math.sqrt(variance)
 
 
 def _welch(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:

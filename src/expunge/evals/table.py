@@ -44,6 +44,9 @@ SCORES = pa.schema(
 -1 outside it. `logp`, `label_logit`, `lse` (log-sum-exp) and `entropy` in nats, `second_moment` sum_v p_v (log p_v)^2,
 all at temperature 1; `top1`: the token is the arg max."""
 
+GRAD_NORM = "grad_norm"
+"""A column (float64) that a score table may have besides: the norm of the gradient of the answer's loss."""
+
 GENERATIONS = pa.schema(
     [
         ("id", pa.string()),
@@ -62,7 +65,8 @@ out), how many tokens it wrote, and whether it stopped by itself."""
 @dataclass(frozen=True)
 class Answers:
     """One variant of a score table as arrays: `ids`, `subjects`, `texts` (n), `eos` (n,) bool; the tokens of item i are
-    `offsets[i]:offsets[i + 1]` of the flat arrays `logp`, `entropy`, `second_moment` (float64) and `top1` (bool)."""
+    `offsets[i]:offsets[i + 1]` of the flat arrays `logp`, `entropy`, `second_moment` (float64) and `top1` (bool).
+    `grad_norm` (n,) where the table has it."""
 
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -73,6 +77,7 @@ class Answers:
     entropy: FloatArray
     second_moment: FloatArray
     top1: BoolArray
+    grad_norm: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,6 +121,7 @@ def answers(table: pa.Table, variant: str = "answer") -> Answers:
         entropy=_flat(part, "entropy"),
         second_moment=_flat(part, "second_moment"),
         top1=_flat(part, "top1").astype(np.bool_),
+        grad_norm=_numbers(part, GRAD_NORM) if GRAD_NORM in part.column_names else None,
     )
 
 
@@ -142,6 +148,10 @@ def read(path: Path) -> pa.Table:
         raise RunFolderError(f"there is no table '{path}'") from None
     except (pa.ArrowException, OSError) as error:
         raise RunFolderError(f"'{path}' is not a readable table ({error}); delete it and evaluate again") from None
+
+
+def _numbers(table: pa.Table, name: str) -> FloatArray:
+    return np.array([np.nan if v is None else v for v in table.column(name).to_pylist()], dtype=np.float64)
 
 
 def _flat(table: pa.Table, name: str) -> FloatArray:

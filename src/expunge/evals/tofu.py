@@ -18,8 +18,10 @@ from expunge.data import load as loader
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
 from expunge.evals import peer
-from expunge.evals.judge import Bootstrap, Judgement, judge_folder, metrics_from_folder
+from expunge.evals.judge import Judgement, judge_folder, metrics_from_folder
 from expunge.evals.measure import FORGET, HOLDOUT
+from expunge.evals.numbers import Bootstrap
+from expunge.evals.table import GRAD_NORM
 from expunge.recipe import Source
 from expunge.runfolder import ITEMS, ITEMS_TABLE, RunFolder
 
@@ -43,13 +45,17 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`)."""
+    """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`).
+
+    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it.
+    """
 
     generate: bool = True
     max_new_tokens: int = 200
     token_budget: int = 2048
     batch_size: int = 32
     convention: str = "expunge"
+    grad_norm: bool = False
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
 
@@ -117,7 +123,7 @@ def make_tables(
 
     Records without a prompt are scored; nothing is generated for them.
     """
-    from expunge.evals import generation, scoring
+    from expunge.evals import generation, gradients, scoring
     from expunge.lm import content_hash
 
     model = content_hash(lm.model)
@@ -126,12 +132,18 @@ def make_tables(
         variants = ("answer",) if name == HOLDOUT else scoring.VARIANTS
         rows = scoring.items(encoder, records, variants)
         key = {"format": _FORMAT, "model": model, "items": scoring.content_hash(rows)}
+        graded = settings.grad_norm and name in (FORGET, HOLDOUT)
+        if graded:
+            key["grad_norm"] = "l2"
         path = f"eval/{label}/scores/{name}.parquet"
         wanted.add(path)
         if keyed.key_of(run.file(path)) != key:
             scores = scoring.score_items(
                 lm, rows, token_budget=settings.token_budget, progress=_told(progress, f"{name}: scoring")
             )
+            if graded:
+                norms = gradients.norms(lm, rows, progress=_told(progress, f"{name}: gradients"))
+                scores = scores.append_column(GRAD_NORM, pa.array(norms, pa.float64()))
             run.write_table(path, keyed.with_key(scores, key))
         asked = [record for record in records if record.prompt]
         if not settings.generate or name == HOLDOUT or not asked:

@@ -23,7 +23,8 @@ OWN_LABEL = "unlearned"
 class Cell:
     """One number of one model: value, 95 % interval and count; `items` has the values it is the mean of, by record.
 
-    `optimistic`: the interval is narrower than it should be, because too few subjects were measured.
+    `optimistic`: the interval is narrower than it should be, because too few subjects were measured. `void`: what it
+    measures need not be what it says, because the two sets that it compares differ in their words.
     """
 
     value: float
@@ -33,6 +34,7 @@ class Cell:
     higher: str = "neither"
     items: Mapping[str, float] = field(default_factory=dict)
     optimistic: bool = False
+    void: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def cells(metrics: object, items: Mapping[str, Mapping[str, float]] | None = Non
             higher=str(entry.get("higher") or "neither"),
             items=_items((items or {}).get(str(name)) or entry.get("value_by_index"), value),
             optimistic=entry.get("optimistic") is True,
+            void=entry.get("void") is True,
         )
     return found
 

@@ -27,6 +27,8 @@ _SINGLE = {
     "mia_loss": ("Leaks?", "Membership, loss", _AUC),
     "mia_zlib": ("Leaks?", "Membership, zlib", _AUC),
     "mia_reference": ("Leaks?", "Membership, reference", _AUC),
+    "mia_gradnorm": ("Leaks?", "Membership, gradient norm", _AUC),
+    "set_drift": ("Leaks?", "Drift of the two sets", "AUC of telling forget from holdout records by words alone"),
 }
 _SETS = {"forget": "", "retain": "Retain", "ra": "Real authors", "wf": "World facts"}
 _ENDINGS = {
@@ -38,6 +40,7 @@ _ENDINGS = {
     "Q_A_PARA_Prob": ("paraphrase probability", "the answer in other words"),
     "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
 }
+_RATES = {"_tpr_at_1_fpr": "1 %", "_tpr_at_5_fpr": "5 %"}
 _LEAKS = ("mia_", "privleak")
 IDEALS = {"privleak": 0.0}
 """What an oracle has by definition, where its evaluation does not say it."""
@@ -61,6 +64,10 @@ def metric(name: str) -> Metric:
     """
     if name in _SINGLE:
         return Metric(name, *_SINGLE[name])
+    for ending, share in _RATES.items():
+        if name.endswith(ending):
+            title = metric(name.removesuffix(ending)).title
+            return Metric(name, "Leaks?", f"{title}, at {share}", f"members found where {share} of others are")
     for ending, (title, what) in _ENDINGS.items():
         if name.endswith(f"_{ending}"):
             part = name.removesuffix(f"_{ending}")

@@ -80,7 +80,7 @@ def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str,
         "kicker": _kicker(seen),
         "lede": lede(seen),
         "hashes": _hashes(seen),
-        "alarms": _alarms(seen),
+        "alarms": [*_alarms(seen), *_voided(models)],
         "cards": [card(*headline, models, styles) for headline in naming.HEADLINES],
         "cards_note": _cards_note(models),
         "tradeoff": _tradeoff(models, styles),
@@ -89,6 +89,16 @@ def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str,
         "optimistic": any(cell.optimistic for model in models for cell in model.cells.values()),
         "unmeasured": _unmeasured(models),
     }
+
+
+def _voided(models: Sequence[Column]) -> list[str]:
+    """Numbers that the reader must not believe."""
+    if not any(cell.void for model in models for cell in model.cells.values()):
+        return []
+    return [
+        "Membership numbers are void: forget and holdout records can be told apart by their words alone, so what "
+        "separates them need not be what the model has read. Take holdout records of the same style and time."
+    ]
 
 
 def lede(seen: Sequence[View]) -> str:

@@ -70,8 +70,12 @@ def _oracle(models: Sequence[Column]) -> Column | None:
 
 def _notes(models: Sequence[Column]) -> list[str]:
     notes = ["◆ not distinguishable from the oracle"] if _oracle(models) else []
-    few = any(cell.optimistic for model in models for cell in model.cells.values())
-    return [*notes, "† too few people: the interval should be wider"] if few else notes
+    cells = [cell for model in models for cell in model.cells.values()]
+    if any(cell.optimistic for cell in cells):
+        notes.append("† too few people: the interval should be wider")
+    if any(cell.void for cell in cells):
+        notes.append("membership is void: words alone tell the forget set from the holdout set")
+    return notes
 
 
 def _table(caption: str | None) -> Table:
