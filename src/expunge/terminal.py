@@ -22,12 +22,14 @@ from expunge.report import heat
 from expunge.report.naming import metric
 
 if TYPE_CHECKING:
+    from expunge.context import Prepared
     from expunge.data.preflight import Finding
     from expunge.evals.agreement import Comparison
     from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
 
 
+_LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
 _SHOWN = 5
 _CAUTION = "Memory and time are first estimates; the time is that of training alone."
 
@@ -41,10 +43,11 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def methods(kind: str, classes: Mapping[str, type]) -> Table:
-    """Name and first line of each method of a kind."""
-    out = table(f"{kind}s", "")
+    """Name and first line of each method of a kind; of scorers also what they need."""
+    out = table(f"{kind}s", "", *(["needs"] if kind == "scorer" else []))
     for name, cls in classes.items():
-        out.add_row(escape(name), escape(summary(cls)))
+        told = [escape(needs(cls()))] if kind == "scorer" and _has_defaults(cls) else []
+        out.add_row(escape(name), escape(summary(cls)), *told)
     return out
 
 
@@ -71,17 +74,34 @@ def method_page(kind: str, name: str, cls: type) -> Iterable[Text | Table]:
         default = "must be given" if field.default is dataclasses.MISSING else repr(field.default)
         settings.add_row(escape(field.name), escape(str(field.type)), escape(default))
     yield settings if fields else Text("No settings.")
-    if kind in ("scorer", "objective") and all(field.default is not dataclasses.MISSING for field in fields):
+    if kind in ("scorer", "objective") and _has_defaults(cls):
         yield Text(f"Needs: {needs(cls())}")
 
 
 def needs(method: Any) -> str:
     """What a method reads beside the probabilities of the tokens, in words."""
+    from expunge.context import Prepared
+
+    if isinstance(method, Prepared):
+        return _preparation(method)
     found = method.needs
     if not found.policy:
-        return "no model: known before the forward pass"
+        return ", ".join(_LABELS[name] for name in sorted(found.labels)) or "no model: known before the forward pass"
     names = [f.name for f in dataclasses.fields(found) if f.name != "policy" and getattr(found, f.name)]
     return ", ".join(names) if names else "nothing beside the probabilities of the tokens"
+
+
+def _preparation(method: Prepared) -> str:
+    """What is read before training starts: 'before training: 2 passes of the model'."""
+    plan = method.preparation
+    reads = [] if plan.passes == 0 else [f"at most {plan.passes:g} scoring pass{'es' * (plan.passes != 1)}"]
+    reads += ["a second model"] if plan.model is not None else []
+    reads += ["a corpus (the run's own records if none is named)"] if plan.corpus is not None else []
+    return f"before training: {', '.join(reads) or 'the texts, no model'}"
+
+
+def _has_defaults(cls: type) -> bool:
+    return all(field.default is not dataclasses.MISSING for field in dataclasses.fields(cls) if field.init)
 
 
 def preset_page(name: str, preset: Preset) -> Iterable[Text | Table]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from expunge.core import Forward, Needs
+from expunge.registry import build
 from expunge.scorers.uncertainty import Confidence, Entropy, SatImp
 from expunge.testing import forward_from_probabilities
 
@@ -83,3 +84,33 @@ def test_scores_stay_in_the_unit_interval_at_the_edges(logp: float) -> None:
         score = scorer(_at(logp), None)
         assert torch.isfinite(score).all()
         assert 0.0 <= float(score.max()) <= 1.0 + 1e-6
+
+
+def test_entropy_of_the_likeliest_tokens_renormalised() -> None:
+    scorers = [
+        build("scorer", spec) for spec in ("entropy:top_k=2", "entropy:top_k=2,normalised=true", "entropy:top_k=1")
+    ]
+    forward = forward_from_probabilities(
+        [[0.6, 0.2, 0.2], [1 / 3] * 3], targets=[0, 0], vocab=[m for s in scorers for m in s.needs.vocab]
+    )
+    top = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert scorers[0](forward, None)[0].tolist() == pytest.approx([top, math.log(2), 0.0])
+    assert scorers[1](forward, None)[0].tolist() == pytest.approx([top / math.log(2), 1.0, 0.0])
+    assert scorers[2](forward, None)[0].tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_normalised_entropy_is_a_share_of_log_v_at_its_temperature() -> None:
+    made = build("scorer", "entropy:normalised=true,temperature=2")
+    forward = forward_from_probabilities([[0.8, 0.1, 0.1]], targets=[0], vocab=list(made.needs.vocab))
+    plain = build("scorer", "entropy:temperature=2")(forward, None)[0, 0]
+    assert made(forward, None)[0, 0].item() == pytest.approx(float(plain) / math.log(3))
+
+
+def test_variance_of_log_p_and_of_two_draws() -> None:
+    collision = build("scorer", "variance:of=p")
+    forward = forward_from_probabilities(
+        [[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]], targets=[0, 0, 0], vocab=list(collision.needs.vocab)
+    )
+    expected = 0.9 * math.log(0.9) ** 2 + 0.1 * math.log(0.1) ** 2 - (0.9 * math.log(0.9) + 0.1 * math.log(0.1)) ** 2
+    assert build("scorer", "variance")(forward, None)[0].tolist() == pytest.approx([expected, 0.0, 0.0, 0.0], abs=1e-5)
+    assert collision(forward, None)[0].tolist() == pytest.approx([0.18, 0.5, 0.0, 0.0], abs=1e-6)

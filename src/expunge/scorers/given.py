@@ -78,7 +78,7 @@ class Given:
 
     @property
     def needs(self) -> Needs:
-        return NOTHING
+        return Needs(policy=False, labels=frozenset({"given" if self.label == "unwanted" else "not-general"}))
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         name, spans = ("given", "unwanted") if self.label == "unwanted" else ("not-general", "general")
@@ -102,7 +102,7 @@ class Gold:
 
     @property
     def needs(self) -> Needs:
-        return NOTHING
+        return Needs(policy=False, labels=frozenset({"gold"}))
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         return _static(forward.batch, "gold", "records with gold spans, as the built-in benchmark makes them")
