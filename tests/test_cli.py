@@ -30,11 +30,21 @@ OPTIONS = {
     "init": {"--model", "--forget", "--retain", "--out", "--overwrite"},
     "list": {"--plugin"},
     "plan": set(),
+    "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
+    "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
     "report": {"--out", "--redact"},
     "run": {"--dry-run", "--overwrite"},
     "schema": set(),
     "score": {"--score", "--select", "--records", "--out"},
+    "selectivity": {
+        "--score", "--model", "--label", "--select", "--baseline", "--corpus", "--tagger", "--resamples", "--seed",
+        "--out", "--overwrite",
+    },
     "show": {"--plugin"},
+    "snr": {
+        "--score", "--r", "--soft", "--direction", "--params", "--model", "--resamples", "--seed", "--out",
+        "--overwrite",
+    },
     "synth": {
         "--out", "--people", "--seed", "--language", "--kind", "--layout", "--forget", "--holdout", "--facts",
         "--overwrite",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from expunge import __version__, annotating
+from expunge import __version__, annotating, measuring
 from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, ModelError, unknown
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
+app.command(rich_help_panel="Measure")(measuring.selectivity)
+app.command(rich_help_panel="Measure")(measuring.snr)
+app.command(rich_help_panel="Measure")(measuring.intervene)
+app.command(rich_help_panel="Measure")(measuring.recall)
 _OPEN = {"ignore_unknown_options": True}
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]

@@ -8,6 +8,7 @@
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
     eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
                     LABEL is target, oracle, unlearned, or model for one that was only evaluated
+    measured/       tables and sheet.json of a measurement, such as selectivity (kind measure)
     scores/         scores that were prepared before training, a table for each scorer and side
     checkpoints/  model/  report.html
 
@@ -38,15 +39,16 @@ import pyarrow.parquet as pq
 from expunge import recipe as recipes
 from expunge.errors import Interrupted, RunFolderError
 
-Kind = Literal["unlearn", "finetune", "evaluate", "study"]
+Kind = Literal["unlearn", "finetune", "evaluate", "study", "measure"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 FORMAT = "expunge-run/1"
 MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT = (
     "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "retain.jsonl", "tokens.parquet",
     "report.html",
 )  # fmt: skip
+MEASURED = "measured"
 SCORES = "scores"
-_FOLDERS = ("checkpoints", "model", "eval", SCORES)
+_FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES)
 _UNSEALED = {MANIFEST, REPORT}
 _PACKAGES = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "peft", "numpy", "scipy", "pyarrow",
@@ -412,7 +414,7 @@ def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE):
         if (root / name).is_file():
             yield name, root / name
-    for folder in ("eval", "model", SCORES):
+    for folder in ("eval", MEASURED, "model", SCORES):
         for file in sorted((root / folder).rglob("*")):
             if file.is_file() and not (file.name.startswith(".") and file.suffix == ".tmp"):
                 yield file.relative_to(root).as_posix(), file

@@ -37,7 +37,7 @@ def test_units_by_hand() -> None:
     assert tokens.score.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert tokens.informative.tolist() == [False, False, False, True, True, True, False]
     words = selectivity.units(rows, reading(), "word")
-    assert words.score.tolist() == [1, 2, 3, 5, 7]
+    assert words.score.tolist() == [1, 2, 3, 4.5, 6.5]
     assert words.informative.tolist() == [False, False, False, True, True], "'City.' holds marked characters"
 
 

@@ -120,7 +120,8 @@ def units(rows: Iterable[Mapping[str, Any]], reading: Reading, level: Level) -> 
     """The units of the records that the reading covers. A unit is informative if a character of it is marked.
 
     Tokens lose their leading white space; one without characters of the text (the end token) is no unit. A word's score
-    and weight are the greatest among its tokens; a word without a token, beyond `max_length`, is no unit.
+    and weight are the means of its tokens' (by their greatest, random scores would find long and so rare words); a word
+    without a token, beyond `max_length`, is no unit.
     """
     parts: list[list[FloatArray]] = []
     subjects: list[str] = []
@@ -230,7 +231,7 @@ def _words(row: Mapping[str, Any]) -> tuple[IntArray, FloatArray, FloatArray]:
     for start, end in words(Record(row["id"], answer=row["text"])):
         mine = (ranges[:, 0] < end) & (ranges[:, 1] > start)
         if mine.any():
-            kept.append((start, end, score[mine].max(), weight[mine].max()))
+            kept.append((start, end, score[mine].mean(), weight[mine].mean()))
     table = np.array(kept, np.float64).reshape(-1, 4)
     return table[:, :2].astype(np.int64), table[:, 2], table[:, 3]
 

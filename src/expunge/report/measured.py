@@ -1,0 +1,48 @@
+"""The page about a study: tables and small charts from the sheet in its run folder. It holds no text of records."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from expunge import runfolder
+from expunge.errors import RunFolderError
+from expunge.report import charts, shell
+from expunge.report.charts import SERIES_COLOURS, Chart, Series
+
+SHEET = "sheet.json"
+
+
+def render(run: str | Path, out: str | Path) -> Path:
+    """The HTML file `out` about the study in a run folder; RunFolderError if the folder holds none."""
+    folder = runfolder.open(run)
+    if not folder.has(f"{runfolder.MEASURED}/{SHEET}"):
+        raise RunFolderError(f"run '{run}' is no study: it has no {runfolder.MEASURED}/{SHEET}. Run the study again.")
+    sheet = folder.read_json(f"{runfolder.MEASURED}/{SHEET}")
+    css = shell.asset("page.css")
+    context = {
+        "policy": shell.policy(css, ""),
+        "css": Markup(css),  # nosec B704 - our own file
+        "version": importlib.metadata.version("expunge"),
+        "title": sheet["title"],
+        "lede": sheet["lede"],
+        "notes": sheet["notes"],
+        "tables": sheet["tables"],
+        "figures": [(chart, figure["lines"]) for figure in sheet["figures"] if (chart := _draw(figure)) is not None],
+        "colours": SERIES_COLOURS,
+    }
+    target = Path(out).expanduser().resolve()
+    with runfolder.replacing(target) as stream:
+        stream.write(shell.template("measured.html.j2").render(context).encode("utf-8", "replace"))
+    return target
+
+
+def _draw(figure: Mapping[str, Any]) -> Chart | None:
+    lines: Sequence[Mapping[str, Any]] = figure["lines"]
+    series = [Series(line["name"], place, line["x"], line["y"]) for place, line in enumerate(lines)]
+    within = None if figure["within"] is None else (float(figure["within"][0]), float(figure["within"][1]))
+    return charts.lines(figure["title"], figure["title"], series, figure["x_name"], figure["note"], within)
