@@ -50,6 +50,18 @@ def test_a_reference_costs_memory_and_time(rows: Path) -> None:
     assert npo.seconds == pytest.approx(plain.seconds * 8 / 6)  # type: ignore[operator]
 
 
+def test_controls_that_are_matched_cost_what_they_hold(rows: Path) -> None:
+    plain = made(rows).stages[0]
+    apart = made(rows, "method.control=grad-matched").stages[0]
+    paired = made(rows, "method.control=update-matched", "method.paired_run=x").stages[0]
+    one = plain.memory["weights"]
+    assert set(apart.memory.items()) - set(plain.memory.items()) == {("gradients kept apart", 2 * one)}
+    assert set(paired.memory.items()) - set(plain.memory.items()) == {("parameters before the step", one)}
+    # forward 2, back over the forget batch twice and over the retain batch once, as if both were of one length
+    assert apart.seconds == pytest.approx(plain.seconds * 8 / 6)  # type: ignore[operator]
+    assert paired.seconds == plain.seconds
+
+
 def test_max_steps_wins(rows: Path) -> None:
     assert made(rows, "train.max_steps=5").stages[0].steps == Amount(5)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from expunge import registry
-from expunge.core import Forward, Objective, Scorer, Selector, Weights
+from expunge.core import Batch, Forward, Objective, Scorer, Selector, Weights
 from expunge.errors import MethodError
 from expunge.recipe import Method, TermSpec
 from expunge.terms import Term, Tokens, build_term, build_terms, coupled, term_values, weight_report
@@ -135,6 +136,18 @@ def test_terms_are_built_from_a_preset_or_written_out() -> None:
 def test_factors_replace_those_of_the_preset() -> None:
     forget, retain = build_terms(Method(preset="etw", forget_coef=0.7, retain_coef=2.0))
     assert (forget.coef, retain.coef) == (0.7, 2.0)
+
+
+@pytest.mark.parametrize("control", ["grad-matched", "update-matched"])
+def test_a_matched_control_reads_all_tokens_asks_no_score_and_leaves_none_unselected(control: Any) -> None:
+    """TIF without an annotation: its score would be refused; the words that it would preserve are none."""
+    unwanted, general = build_terms(Method(preset="tif", control=control))
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    batch = Batch(ids, torch.tensor([[1, 1, 1, -100]]), ids == 0, ("a",))
+    assert unwanted.weights(Forward.before(batch)).value.tolist() == [[1, 1, 1, 0]]
+    assert not general.weights(Forward.before(batch)).mask.any()
+    counts = [term.count_before(batch) for term in build_terms(Method(preset="etw", control=control))]
+    assert [None if count is None else count.tolist() for count in counts] == [[3], [3]]
 
 
 def test_a_control_replaces_weights_of_forget_terms_only() -> None:

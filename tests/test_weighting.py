@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expunge import registry
 from expunge.core import Selector, random_scores
-from expunge.weighting import Control, Normalised, Raw, Threshold, Top, controlled
+from expunge.weighting import MATCHED, Control, Normalised, Raw, Threshold, Top, controlled
 
 MASK = torch.tensor([[True, True, True, True, False]])
 SCORES = torch.tensor([[0.4, 0.1, 0.4, 0.1, 0.0]])
@@ -143,6 +143,13 @@ def test_invert_reverses_the_order_within_each_sequence() -> None:
     torch.testing.assert_close(made, torch.tensor([[0.9, 0.2, 0.6, 0.0], [4.0, 2.0, 0.0, 0.0]]))
     given_spans = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     assert controlled(Threshold(value=0.5), given_spans, MASK[:, :4], "invert", draws).value.tolist() == [[1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("control", MATCHED)
+def test_controls_that_are_matched_elsewhere_have_uniform_weights(control: Control) -> None:
+    made = controlled(Top(r=0.3), SCORES, MASK, control, draws)
+    assert made.value.equal(MASK.float())
+    assert made.mask.equal(MASK)
 
 
 def test_no_control_is_the_selector_itself() -> None:

@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -199,7 +199,21 @@ def _stages(
             yield _stage(f"fine-tune the {name}", recipe, tuned.train, rows, _ratio(tokens, rows), shape, False, speed)
     lengths = [_ratio(s.tokens, s.records) for s in sides.values() if any(term.on == s.name for term in terms)]
     together = None if None in lengths else sum(length for length in lengths if length is not None)
-    yield _stage("unlearn", recipe, recipe.train, forget.records, together, shape, reference, speed)
+    yield _controlled(
+        _stage("unlearn", recipe, recipe.train, forget.records, together, shape, reference, speed),
+        recipe.method.control,
+    )
+
+
+def _controlled(stage: Stage, control: str) -> Stage:
+    """The stage with what a control that is matched in strength holds and computes beside it."""
+    weights = stage.memory.get("weights", 0)
+    if control == "update-matched":
+        return replace(stage, memory={**stage.memory, "parameters before the step": weights})
+    if control != "grad-matched":
+        return stage
+    seconds = None if stage.seconds is None else stage.seconds * 8 / 6  # the forget batch is gone back over twice
+    return replace(stage, memory={**stage.memory, "gradients kept apart": 2 * weights}, seconds=seconds)
 
 
 def _stage(

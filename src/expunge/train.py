@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import torch
@@ -24,6 +24,7 @@ from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
 from expunge import checkpoint
+from expunge.alternatives import Alternatives
 from expunge.combine import Apart, Combine, measured_step, rescaled_step
 from expunge.core import Batch, Side
 from expunge.data.collate import collate
@@ -62,6 +63,7 @@ class Fit:
     anchor: Side = "forget"
     reference: Reference | None = None
     tables: ScoreTables | None = None
+    alternatives: Mapping[Side, Alternatives] = field(default_factory=dict)
     combine: Combine | None = None
     updates: Sequence[float] | None = None
     on_step: OnStep | None = None
@@ -91,7 +93,8 @@ class Fit:
         start = {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}
         done = self._resume()
         terms = self.terms if self.combine is None else self.combine.split(self.terms).terms
-        step = Step(terms, self.reference, joined=self.settings.head == "fused")
+        together = self.settings.head == "fused" and self.combine is None  # apart, each side has a graph of its own
+        step = Step(terms, self.reference, joined=together)
         if self.settings.report_to:
             self.accelerator.init_trackers("expunge", self.settings.model_dump(mode="json", exclude={"report_to"}))
         if done == 0 and self.on_epoch is not None:
@@ -120,15 +123,20 @@ class Fit:
 
     def batches(self, step: int) -> list[dict[Side, Batch]]:
         """The micro-batches of step `step` (from 0): a pure function of the seed and the step."""
+        epoch = self.sampler.epoch_of(step)
         return [
-            {side: self._collate(side, chosen[side]) for side in self.sides}
+            {side: self._collate(side, chosen[side], epoch) for side in self.sides}
             for chosen in self.sampler.micro_batches(step)
         ]
 
-    def _collate(self, side: Side, indices: Sequence[int]) -> Batch:
+    def _collate(self, side: Side, indices: Sequence[int], epoch: int) -> Batch:
         items = [self.sides[side][i] for i in indices]
         draws = [record_draw(self.seed, item.id) for item in items]
-        return collate(items, self.lm.pad_id, draws).to(self.lm.device)
+        batch = collate(items, self.lm.pad_id, draws)
+        if side in self.alternatives:
+            others = [self.alternatives[side].at(item.id, epoch) for item in items]
+            batch = replace(batch, alternative=collate(others, self.lm.pad_id))
+        return batch.to(self.lm.device)
 
     def _update(self, step: Step, done: int, start: Mapping[str, Tensor]) -> None:
         began = time.perf_counter()
