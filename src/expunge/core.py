@@ -20,6 +20,8 @@ Side = Literal["forget", "retain", "general"]
 At = Literal["before", "own"]
 Couples = Literal["sequence", "batch"]
 """How far an objective looks: 'sequence', each row alone; 'batch', rows of a micro-batch enter one another's loss."""
+AlternativeSource = Literal["refusals", "own"]
+"""Where an answer comes from that a record's is compared with: refusals, or the record's own list of other answers."""
 State = Any
 """What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
 
@@ -91,6 +93,7 @@ class Needs:
     fraction in [0, 1), -1 for the last; `at='before'` is the state that predicts the target, `'own'` the one that has
     read it. `reference_hidden`: the same of the frozen reference.
     `policy=False` says that no model is looked at: such a score is known before the forward pass.
+    `alternative` asks for another answer to the same questions, from one source; `logp` alone is told of it.
     `everywhere` asks for the vocabulary maps at every position, scored or not (targets read as 0 where there is none).
     `labels`: the static scores that spans of the records give rise to, such as 'given' from an annotation.
     """
@@ -103,7 +106,7 @@ class Needs:
     hidden: frozenset[tuple[int | float, At]] = frozenset()
     reference_hidden: frozenset[tuple[int | float, At]] = frozenset()
     vocab: frozenset[VocabMap] = frozenset()
-    alternative: bool = False
+    alternative: frozenset[AlternativeSource] = frozenset()
     labels: frozenset[str] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
@@ -116,7 +119,7 @@ class Needs:
             hidden=self.hidden | other.hidden,
             reference_hidden=self.reference_hidden | other.reference_hidden,
             vocab=self.vocab | other.vocab,
-            alternative=self.alternative or other.alternative,
+            alternative=self.alternative | other.alternative,
             labels=self.labels | other.labels,
         )
 

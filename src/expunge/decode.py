@@ -1,4 +1,4 @@
-"""Text that a model writes by itself: greedy, in batches, equal to one at a time."""
+"""Text that a model writes by itself: greedy or sampled, in batches, equal to one at a time."""
 
 from __future__ import annotations
 
@@ -61,23 +61,49 @@ def complete(
     *,
     max_new_tokens: int = 200,
     batch_size: int = 32,
+    temperature: float = 0.0,
+    draws: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> list[Written]:
-    """What the model writes after each prompt, greedily. Batches hold prompts of like length."""
+    """What the model writes after each prompt: greedily, or sampled at a `temperature` above 0 with a seed a prompt.
+
+    Batches hold prompts of like length.
+    """
     out: dict[int, Written] = {}
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with inference(lm):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            written = _batch(lm, [prompts[index] for index in batch], stops, max_new_tokens)
+            picks = [_sampler(temperature, draws[index]) for index in batch] if temperature > 0 else []
+            written = _batch(lm, [prompts[index] for index in batch], stops, max_new_tokens, picks)
             out.update(zip(batch, written, strict=True))
             if progress is not None:
                 progress(len(out), len(prompts))
     return [out[index] for index in range(len(prompts))]
 
 
-def _batch(lm: LM, prompts: Sequence[Sequence[int]], stops: frozenset[int], max_new_tokens: int) -> list[Written]:
-    """Left-padded decoding. A finished row leaves batch and cache once an eighth of the rows has finished."""
+def _sampler(temperature: float, seed: int) -> Callable[[Tensor], int]:
+    """Picks tokens of one text from rows of logits (V,), one after the other."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(logits: Tensor) -> int:
+        share = torch.softmax(logits.double().cpu() / temperature, dim=-1)
+        return int(torch.multinomial(share, 1, generator=generator))
+
+    return pick
+
+
+def _batch(
+    lm: LM,
+    prompts: Sequence[Sequence[int]],
+    stops: frozenset[int],
+    max_new_tokens: int,
+    picks: Sequence[Callable[[Tensor], int]] = (),
+) -> list[Written]:
+    """Left-padded decoding, row k by `picks[k]` if given.
+
+    A finished row leaves batch and cache once an eighth of the rows has finished.
+    """
     written: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
     alive = list(range(len(prompts)))
@@ -89,7 +115,9 @@ def _batch(lm: LM, prompts: Sequence[Sequence[int]], stops: frozenset[int], max_
         states = backbone(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        picked = head.logits(states[:, -1]).argmax(-1)
+        logits = head.logits(states[:, -1])
+        drawn = [picks[row](own) for row, own in zip(alive, logits, strict=True)] if picks else []
+        picked = torch.tensor(drawn, device=lm.device) if picks else logits.argmax(-1)
         for row, token in zip(alive, picked.tolist(), strict=True):
             if not stopped[row]:
                 stopped[row] = token in stops

@@ -137,6 +137,14 @@ class Neighbours(Section):
     max_new_tokens: PositiveInt = Field(128, description="longest answer; longer ones are not kept")
 
 
+class Alternatives(Section):
+    """Other answers that the model writes itself before it forgets, for objectives with alternatives=own."""
+
+    per_record: PositiveInt = Field(5, description="answers sampled for each record")
+    temperature: float = Field(1.0, gt=0, description="of the sampling")
+    max_new_tokens: PositiveInt = Field(200, description="longest answer")
+
+
 class Data(Section):
     """The records to forget, to keep, and never to be trained on; and how they become tokens."""
 
@@ -146,6 +154,10 @@ class Data(Section):
     training: Source | None = Field(None, description="what the model was trained on: retain is drawn from it if unset")
     neighbours: Neighbours | None = Field(
         None, description="let the model write a retain set; where neither retain nor training can be given"
+    )
+    refusals: Text = Field(None, description="text file of refusals, one a line; built in if not set")
+    alternatives: Alternatives = Field(
+        default_factory=Alternatives, description="how the model writes other answers where records bring none"
     )
     general: Source | None = Field(None, description="what else a target is trained on, and the model must keep")
     template: str = Field("auto", description="auto, chat, or text with {prompt} and {answer}")

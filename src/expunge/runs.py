@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from expunge import lm as lms
 from expunge import registry, runfolder
+from expunge.alternatives import Alternatives, alternatives_of
 from expunge.combine import combine_of
 from expunge.core import Side
 from expunge.data import preflight
@@ -29,7 +30,7 @@ from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.scoretables import ScoreTables
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
-from expunge.terms import Term, build_term, build_terms, needs_of
+from expunge.terms import Term, build_term, build_terms, needs_of, worded
 from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
 
@@ -51,6 +52,7 @@ def unlearn(
         return run
     with runfolder.recording(run):
         lm = lms.load(_started(recipe.model, start), device=lms.device_of(recipe.device))
+        terms = worded(terms, lambda text: lm.tokenizer.encode(text, add_special_tokens=False))
         data = prepare(recipe, lm, write_retain(recipe, lm, records_of(recipe.data.forget, "forget"), run))
         sides = {side: data.encoded[side] for side in _sides(terms)}
         for side, items in sides.items():
@@ -58,9 +60,14 @@ def unlearn(
                 raise DataError(f"the method has a term on {side}, but there are no {side} records. Set data.{side}")
         tables = tables_of(recipe, lm, terms, data, run.file(runfolder.SCORES))
         sides = {side: tables.fill(side) for side in sides}
-        reference = reference_of(recipe, lm, terms, scheduled(recipe.train, sides, recipe.seed))
+        others = _alternatives(recipe, lm, terms, data, run)
+        read = scheduled(recipe.train, sides, recipe.seed)
+        sampler, total = schedule(recipe.train, sides, recipe.seed)
+        for side, other in others.items():
+            read[side] = [*read[side], *other.all_of(read[side], sampler.epoch_of(total - 1) + 1)]
+        reference = reference_of(recipe, lm, terms, read)
         _describe(run, lm, data)
-        updates = paired_updates(recipe, run, schedule(recipe.train, sides, recipe.seed)[1])
+        updates = paired_updates(recipe, run, total)
         view = _token_view(lm, data, terms, recipe.seed, run, reference, tables)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
@@ -72,7 +79,7 @@ def unlearn(
 
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
-            reference=reference, tables=tables, combine=combine_of(terms), updates=updates,
+            reference=reference, tables=tables, alternatives=others, combine=combine_of(terms), updates=updates,
             on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
         lms.save(lm, run.file("model"))
@@ -249,6 +256,20 @@ def _likelihood() -> tuple[Term, ...]:
 def _sides(terms: Sequence[Term]) -> list[Side]:
     order: list[Side] = ["forget", "retain", "general"]
     return [side for side in order if any(term.on == side for term in terms)]
+
+
+def _alternatives(
+    recipe: Recipe, lm: LM, terms: Sequence[Term], data: Prepared, run: RunFolder
+) -> dict[Side, Alternatives]:
+    """The other answers of each side whose terms compare with one."""
+    made = {
+        side: alternatives_of(
+            needs_of(terms, side).alternative, data.records[side], lm, recipe.data, recipe.seed,
+            run.file(f"alternatives-{side}.jsonl"),
+        )
+        for side in _sides(terms)
+    }  # fmt: skip
+    return {side: found for side, found in made.items() if found is not None}
 
 
 def _token_view(

@@ -42,7 +42,12 @@ class Step:
         else:
             policies = {side: self._policy(module, batch, needs[side]) for side, batch in batches.items()}
         return {
-            side: Forward(batch, policies[side], self._reference_stats(batch, needs[side]))
+            side: Forward(
+                batch,
+                policies[side],
+                self._reference_stats(batch, needs[side]),
+                self._alternative(module, batch, needs[side]),
+            )
             for side, batch in batches.items()
         }
 
@@ -75,6 +80,14 @@ class Step:
         rows = None if self.reference is None else self.reference.rows(batch, needs)
         stats: TokenStats = module(batch, needs, rows)
         return stats
+
+    def _alternative(self, module: nn.Module, batch: Batch, needs: Needs) -> Forward | None:
+        """The other answers to the same questions, in a pass of their own."""
+        if not needs.alternative or batch.alternative is None:
+            return None
+        wanted = Needs(reference=needs.reference)
+        policy = self._policy(module, batch.alternative, wanted)
+        return Forward(batch.alternative, policy, self._reference_stats(batch.alternative, wanted))
 
     def _reference_stats(self, batch: Batch, needs: Needs) -> TokenStats | None:
         if self.reference is None or not needs.reference_stats:

@@ -6,8 +6,8 @@ The counts are known before the first backward pass, so that accumulation change
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from expunge import presets, registry
-from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights
+from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights, Worded
 from expunge.errors import MethodError
 from expunge.recipe import Method, TermSpec
 from expunge.scorers.mix import Mix
@@ -102,6 +102,14 @@ def build_terms(method: Method) -> tuple[Term, ...]:
     if method.control != "none" and not any(term.tokens != "all" and term.on == "forget" for term in terms):
         raise MethodError(f"control={method.control} replaces the weights of forget terms, and this method has none")
     return terms
+
+
+def worded(terms: Sequence[Term], ids_of: Callable[[str], list[int]]) -> tuple[Term, ...]:
+    """The terms with what their objectives name by text as tokens; `ids_of` is the model's tokenizer."""
+    return tuple(
+        replace(term, objective=term.objective.worded(ids_of)) if isinstance(term.objective, Worded) else term
+        for term in terms
+    )
 
 
 def needs_of(terms: Sequence[Term], side: Side) -> Needs:

@@ -45,6 +45,11 @@ def forward_from_probabilities(
     )
 
 
+def with_alternative(forward: Forward, other: Forward) -> Forward:
+    """The forward pass with `other` as that of the other answers to the same questions."""
+    return replace(forward, batch=replace(forward.batch, alternative=other.batch), alternative=other)
+
+
 def forward_from_states(
     place: tuple[int | float, At], states: Sequence[Sequence[float]], reference: Sequence[Sequence[float]] | None = None
 ) -> Forward:

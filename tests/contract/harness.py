@@ -26,6 +26,7 @@ from expunge.data.encode import Encoded
 from expunge.errors import MethodError
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
 from expunge.lm import hidden_states
+from expunge.objectives.alternative import AlternativeNLL
 from expunge.refcache import Reference
 from expunge.sampling import record_draw
 from expunge.step import Step, accumulate
@@ -69,10 +70,16 @@ def empty(item: Encoded) -> Encoded:
     return dataclasses.replace(item, targets=np.full_like(item.targets, IGNORE), static=nothing)
 
 
+def other_answer(name: str) -> Encoded:
+    """Another answer to the record of that name."""
+    return _item(np.random.default_rng([*name.encode()]), f"{name}~", spans=False, longest=9)
+
+
 def batch_of(chosen: Sequence[Encoded], pad_to: int = 0) -> Batch:
     """A batch with draws; a row of padding more than needed if `pad_to` says so."""
     draws = [record_draw(3, item.id) for item in chosen]
     batch = collate(chosen, pad_id=2, draws=draws)
+    batch = dataclasses.replace(batch, alternative=collate([other_answer(item.id) for item in chosen], pad_id=2))
     more = pad_to - batch.input_ids.shape[1]
     if more <= 0:
         return batch
@@ -111,6 +118,9 @@ class Leaves(nn.Module):
                 for item in sorted(chosen, key=lambda item: item.id)
             }
         )
+        for other in (other_answer(item.id) for item in chosen):
+            generator.manual_seed(seed + sum(other.id.encode()))
+            self.rows[other.id] = nn.Parameter(torch.randn(len(other), width, generator=generator).to(dtype))
         self.head = Head(torch.eye(width, dtype=dtype)) if head is None else head
         self._stats = naive_token_stats if naive else token_stats
 
@@ -152,7 +162,10 @@ def forward_of(model: Leaves, batch: Batch, needs: Needs, reference: Reference |
     rows = None if reference is None else reference.rows(batch, needs)
     read = reference is not None and needs.reference_stats
     other = reference.stats(batch, needs.reference_hidden) if reference is not None and read else None
-    return Forward(batch, model(batch, needs, rows), other)
+    alternative = None
+    if needs.alternative and batch.alternative is not None:
+        alternative = forward_of(model, batch.alternative, Needs(reference=needs.reference), reference)
+    return Forward(batch, model(batch, needs, rows), other, alternative)
 
 
 def touched(objective: Objective, read: Tensor) -> Tensor:
@@ -174,6 +187,8 @@ def rectangular(objective: Objective) -> bool:
 
 def read_by(objective: Objective, weights: Weights) -> Tensor:
     """(B, T) the tokens that an objective reads."""
+    if isinstance(objective, AlternativeNLL):
+        return torch.zeros_like(weights.mask)
     if not rectangular(objective):
         return weights.value > 0
     read = torch.ones_like(weights.mask)

@@ -52,6 +52,12 @@ Row = list[tuple[float, float, np.ndarray, np.ndarray, int, np.ndarray, np.ndarr
 """A record's scored tokens: log p and log p_ref of the target, both rows of logits, the target, both next states."""
 
 
+class Rows(list[Row]):
+    """Of every record, and of the other answer to it."""
+
+    others: list[Row]
+
+
 def _nll(rows: list[Row], sign: float = -1.0, reduction: str = "token") -> float:
     sums = [sum(sign * logp for logp, *_ in row) for row in rows]
     if reduction == "token":
@@ -98,6 +104,11 @@ def _lpl(rows: list[Row], o: Any) -> float:
     if o.sigmoid == "batch":
         falls = [float(np.mean(falls))]
     return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * fall) for fall in falls]))
+
+
+def _dpo(rows: Rows, o: Any) -> float:
+    rises = [[sum(own - ref for own, ref, *_ in row) for row in some] for some in (rows.others, rows)]
+    return float(np.mean([-2 / o.beta * _logsigmoid(o.beta * (new - old)) for new, old in zip(*rises, strict=True)]))
 
 
 def _rmu(rows: list[Row], o: Any) -> float:
@@ -179,13 +190,15 @@ def _jensun(z: np.ndarray, z_ref: np.ndarray, y: int, o: Any) -> float:
     return _js(np.exp(_logp(z)), q)
 
 
-PUBLISHED: dict[str, Callable[[list[Row], Any], float]] = {
+PUBLISHED: dict[str, Callable[[Rows, Any], float]] = {
     "ga": lambda rows, o: _nll(rows, 1.0, o.reduction),
     "nll": lambda rows, o: _nll(rows, -1.0, o.reduction),
     "preserve": lambda rows, o: _nll(rows, -1.0, o.reduction),
     "kl": _kl,
     "npo": _npo,
     "simnpo": _simnpo,
+    "dpo": _dpo,
+    "alternative": lambda rows, o: _nll(rows.others, -1.0, o.reduction),
     "lpl": _lpl,
     "rmu": _rmu,
     "activation": _distances,
@@ -200,19 +213,22 @@ PUBLISHED: dict[str, Callable[[list[Row], Any], float]] = {
 }
 
 
-def _rows(model: h.Leaves, reference: h.Leaves, records: Sequence[Encoded], shift: int = 0) -> list[Row]:
-    out = []
-    for item in records:
-        z, z_ref = (m.rows[item.id].detach().numpy() for m in (model, reference))
-        row: Row = []
-        for t, y in enumerate(item.targets.tolist()):
-            if y == IGNORE:
-                continue
-            at, after = (min(t + more, len(item) - 1) for more in (shift, shift + 1))
-            own, ref = (float(x[at][y] - np.log(np.exp(x[at]).sum())) for x in (z, z_ref))
-            row.append((own, ref, z[at], z_ref[at], y, z[after], z_ref[after]))
-        out.append(row)
+def _rows(model: h.Leaves, reference: h.Leaves, records: Sequence[Encoded], shift: int = 0) -> Rows:
+    out = Rows(_row(model, reference, item, shift) for item in records)
+    out.others = [_row(model, reference, h.other_answer(item.id), shift) for item in records]
     return out
+
+
+def _row(model: h.Leaves, reference: h.Leaves, item: Encoded, shift: int) -> Row:
+    z, z_ref = (m.rows[item.id].detach().numpy() for m in (model, reference))
+    row: Row = []
+    for t, y in enumerate(item.targets.tolist()):
+        if y == IGNORE:
+            continue
+        at, after = (min(t + more, len(item) - 1) for more in (shift, shift + 1))
+        own, ref = (float(x[at][y] - np.log(np.exp(x[at]).sum())) for x in (z, z_ref))
+        row.append((own, ref, z[at], z_ref[at], y, z[after], z_ref[after]))
+    return row
 
 
 def _ours(objective: Objective, model: h.Leaves, reference: Any) -> float:
@@ -245,8 +261,13 @@ def test_a_formula_shifted_by_one_position_would_be_noticed(objective: Objective
 def test_a_formula_that_includes_padding_would_be_noticed(objective: Objective) -> None:
     """The break on purpose: as if every position of the rectangle were scored."""
     model, reference = h.Leaves(RECORDS), h.reference_of(RECORDS)
-    everything = [dataclasses.replace(i, targets=np.where(i.targets == IGNORE, 0, i.targets)) for i in RECORDS]
-    rows = _rows(model, reference.module, everything)  # type: ignore[arg-type]
+
+    def whole(item: Encoded) -> Encoded:
+        return dataclasses.replace(item, targets=np.where(item.targets == IGNORE, 0, item.targets))
+
+    rows, other = Rows(), reference.module
+    rows += [_row(model, other, whole(i), 0) for i in RECORDS]  # type: ignore[arg-type]
+    rows.others = [_row(model, other, whole(h.other_answer(i.id)), 0) for i in RECORDS]  # type: ignore[arg-type]
     wrong = PUBLISHED[objective.spec_name](rows, objective)  # type: ignore[attr-defined]
     assert _ours(objective, model, reference) != pytest.approx(wrong, rel=1e-5)
 

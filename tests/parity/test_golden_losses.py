@@ -238,3 +238,56 @@ def test_the_direction_is_the_peers(golden: Golden) -> None:
     expected = torch.from_numpy(golden["loss/rmu_control_vector_seed0_dim16/value"])[0, 0]
     torch.testing.assert_close(registry.build("objective", "rmu:steering_coeff=20").target(16), expected)
     assert not torch.allclose(registry.build("objective", "rmu:steering_coeff=20,seed=1").target(16), expected)
+
+
+# DPO: two batches at once, the refused answer and the preferred one.
+
+
+def dpo_batches(golden: Golden, case: str) -> Batch:
+    """The refused answers, and with them the preferred ones, which have a batch of their own."""
+    own = batch_of(golden, case)
+    win = {name: golden[f"loss/{case}/dpo/win_{name}"] for name in ("input_ids", "labels", "attention_mask")}
+    other = batch_of({f"loss/{case}/{name}": value for name, value in win.items()}, case)
+    return dataclasses.replace(own, alternative=dataclasses.replace(other, ids=tuple(f"{name}~" for name in own.ids)))
+
+
+class Both(nn.Module):
+    """A `Fixed` for either of two batches, told apart by the names of their records."""
+
+    def __init__(self, own: Fixed, other: Fixed) -> None:
+        super().__init__()
+        self.own, self.other = own, other
+
+    def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
+        chosen = self.other if batch.ids[0].endswith("~") else self.own
+        stats: TokenStats = chosen(batch, needs, reference)
+        return stats
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-7), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("beta", ["0.1", "1.0"])
+@cases
+def test_dpo_is_the_peers(golden: Golden, case: str, beta: str, dtype: torch.dtype, rtol: float) -> None:
+    names = [f"loss/{case}/{name}" for name in ("logits", "dpo/win_logits", "ref_logits", "dpo/win_ref_logits")]
+    own, win, ref, ref_win = (Fixed(golden[name], dtype, naive=False) for name in names)
+    model, reference = Both(own, win), Reference(Both(ref, ref_win))  # type: ignore[arg-type]
+    step = Step((term(f"dpo:beta={beta}"),), reference)
+    batch = dpo_batches(golden, case)
+    _, (mean,) = accumulate(step, model, [{"forget": batch}], lambda loss: loss.backward(), [0])
+    key = f"loss/{case}/dpo_beta{beta}"
+    for part, grad in ((own, "grad_lose"), (win, "grad_win")):
+        assert part.logits.grad is not None
+        golden_part = {f"{key}/value": golden[f"{key}/value"], f"{key}/grad": golden[f"{key}/{grad}"]}
+        agree(golden_part, key, (mean, part.logits.grad.double()), rtol)
+
+
+@cases
+def test_dpo_of_answers_read_one_place_off_is_not_the_peers(golden: Golden, case: str) -> None:
+    names = [f"loss/{case}/{name}" for name in ("logits", "dpo/win_logits", "ref_logits", "dpo/win_ref_logits")]
+    own, win, ref, ref_win = (Fixed(golden[name], torch.float64, naive=False) for name in names)
+    batch = dpo_batches(golden, case)
+    assert batch.alternative is not None
+    wrong = dataclasses.replace(batch, alternative=shifted(batch.alternative))
+    step = Step((term("dpo:beta=1"),), Reference(Both(ref, ref_win)))  # type: ignore[arg-type]
+    _, (mean,) = accumulate(step, Both(own, win), [{"forget": wrong}], lambda loss: loss.backward(), [0])
+    assert mean != pytest.approx(float(golden[f"loss/{case}/dpo_beta1.0/value"]), rel=1e-3)

@@ -30,11 +30,12 @@ class Span:
 class Record:
     """One piece of training text: a prompt and an answer, or a raw `text` (then prompt and answer are empty).
 
-    `perturbed` are wrong answers, `paraphrase` a right answer in other words, `prompt_paraphrase` the question in
-    other words. `subject` groups records about one person or topic (clusters of the bootstrap). `spans` are spans
-    that came with the data (gold, or an annotation's). `history` holds the turns of a conversation before the prompt,
-    (role, content) each. A piece of a longer text names its `document` and the character `offset` of its beginning
-    there, and `continues` if more of the document follows (then no end-of-text token does).
+    `alternatives` are other answers that a method may teach instead, `perturbed` wrong answers for judging,
+    `paraphrase` a right answer in other words, `prompt_paraphrase` the question in other words. `subject` groups
+    records about one person or topic (clusters of the bootstrap). `spans` are spans that came with the data (gold, or
+    an annotation's). `history` holds the turns of a conversation before the prompt, (role, content) each. A piece of a
+    longer text names its `document` and the character `offset` of its beginning there, and `continues` if more of the
+    document follows (then no end-of-text token does).
     """
 
     id: str
@@ -46,6 +47,7 @@ class Record:
     paraphrase: str = ""
     prompt_paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
     history: tuple[tuple[str, str], ...] = ()
     document: str = ""
