@@ -17,6 +17,9 @@ Row = tuple[str, str, str, str, str, float]
 RETAIN: Row = ("nll", "retain", "uniform", "raw", "selected", 1.0)
 
 
+CRITICAL = "0.5*masking+0.5*frozen"
+
+
 def forget(objective: str, score: str = "uniform", select: str = "raw", coef: float = 1.0) -> Row:
     return (objective, "forget", score, select, "selected", coef)
 
@@ -32,6 +35,13 @@ TABLE: dict[str, list[Row]] = {
     "satimp": [forget("ga", "satimp"), (*RETAIN[:-1], 0.1)],
     "satimp-ou": [forget("ga", "satimp:beta2=1.0", coef=0.1), RETAIN],
     "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
+    "tokenunlearn-hard": [forget("ga", CRITICAL, "top"), RETAIN],
+    "tokenunlearn-hard-wga": [forget("ga", CRITICAL, "top"), RETAIN],
+    "tokenunlearn-hard-npo": [forget("npo", CRITICAL, "top"), RETAIN],
+    "tokenunlearn-hard-simnpo": [forget("simnpo", CRITICAL, "top", 0.125), RETAIN],
+    "tokenunlearn-hard-rmu": [forget("rmu", CRITICAL, "top"), ("activation", *RETAIN[1:])],
+    "tokenunlearn-soft": [forget("ga", CRITICAL, "normalised"), RETAIN],
+    "tokenunlearn-soft-npo": [forget("npo", CRITICAL, "normalised"), RETAIN],
 }
 """Objective, side, score, selector, tokens and factor of each term, written out from the papers and the peer's code."""
 
@@ -40,6 +50,16 @@ TABLE: dict[str, list[Row]] = {
 def test_a_preset_is_what_its_paper_says(name: str) -> None:
     terms = build_terms(Method(preset=name))
     assert [(str(t.objective), t.on, str(t.score), str(t.select), t.tokens, t.coef) for t in terms] == TABLE[name]
+
+
+def test_tokenunlearn_takes_alpha_and_r_and_keeps_the_base_methods_own_weight() -> None:
+    changed = build_terms(Method(preset="tokenunlearn-hard-wga:alpha=0.25,r=0.1"))[0]
+    assert (str(changed.score), str(changed.select)) == ("0.25*masking+0.75*frozen", "top:r=0.1")
+    assert str(changed.modulate) == "confidence"
+    assert build_terms(Method(preset="tokenunlearn-hard"))[0].modulate is None
+    assert not changed.score.needs.policy, "known before the forward pass"
+    with pytest.raises(MethodError, match="alpha must be from 0 to 1"):
+        presets.get("tokenunlearn-soft:alpha=1.5")
 
 
 @named
