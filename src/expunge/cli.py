@@ -191,9 +191,12 @@ def report(
     redact: Annotated[bool, typer.Option("--redact", help="Leave out every text of records and models.")] = False,
 ) -> None:
     """Write one self-contained HTML page about one run or several."""
+    from expunge.report import measured
     from expunge.report.page import render
 
-    typer.echo(f"Report: {render(runs, out or runs[0] / 'report.html', redact)}")
+    file = out or runs[0] / "report.html"
+    page = measured.render(runs[0], file) if measured.is_study(runs[0]) else render(runs, file, redact)
+    typer.echo(f"Report: {page}")
 
 
 @app.command(rich_help_panel="Make and judge")

@@ -15,7 +15,7 @@ from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.records import Record
-from expunge.evals import tofu
+from expunge.evals import harness, tofu
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
 from expunge.lm import LM
@@ -148,6 +148,8 @@ def judge(
             settings=settings_of(recipe),
             progress=lambda what, done, total: bar(done, total, what),
         )
+        if recipe.evaluation.harness is not None:
+            harness.evaluate(lm, recipe.evaluation.harness, folder, label, settings_of(recipe).bootstrap)
 
 
 def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: Progress | None = None) -> RunFolder:

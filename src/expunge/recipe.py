@@ -266,6 +266,26 @@ class Finetune(Section):
     train: Train = Field(default_factory=Train)
 
 
+class Harness(Section):
+    """Multiple-choice probes through lm-evaluation-harness, before and after; the accuracies join the other metrics."""
+
+    forget: Names = Field((), description="tasks whose accuracy should fall, such as wmdp_bio, wmdp_cyber")
+    retain: Names = Field((), description="tasks whose accuracy should stay, such as mmlu")
+    include_path: Text = Field(None, description="folder with further tasks of the harness, as YAML")
+    choices: Text = Field(None, description="JSONL file of question, choices, answer (a place), perhaps split")
+    letters: bool = Field(False, description="choices: answer by A, B, C or D, not by the likeliest choice")
+    num_fewshot: int | None = Field(None, ge=0, description="examples before each question; the task's own if not set")
+    limit: PositiveInt | None = Field(None, description="at most so many questions a task")
+    batch_size: PositiveInt = Field(8, description="answers scored at once")
+    apply_chat_template: bool = Field(False, description="ask through the tokenizer's chat template")
+
+    @model_validator(mode="after")
+    def _check(self) -> Harness:
+        if not (self.forget or self.retain or self.choices):
+            raise ValueError("name tasks under forget or retain, or a file of choices")
+        return self
+
+
 class Evaluation(Section):
     """What is measured before and after."""
 
@@ -287,6 +307,7 @@ class Evaluation(Section):
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")
+    harness: Harness | None = Field(None, description="multiple-choice probes through lm-evaluation-harness")
 
 
 class _Plugins(Section):

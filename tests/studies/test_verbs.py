@@ -74,6 +74,11 @@ def test_the_page_has_curves_and_histograms_and_no_text_of_records(chosen: RunFo
     assert not [answer for answer in answers if answer in page]
 
 
+def test_the_page_is_drawn_again_by_report(chosen: RunFolder, tmp_path: Path) -> None:
+    call("report", str(chosen.path), "--out", str(tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_bytes() == chosen.file("report.html").read_bytes()
+
+
 def test_labels_that_are_not_there(material: Path, tmp_path: Path) -> None:
     recipe = str(material / "recipe.yaml")
     said = call("selectivity", recipe, "--score", "entropy", "--label", "given", "--out", str(tmp_path / "a"), code=2)

@@ -17,6 +17,11 @@ from expunge.report.charts import SERIES_COLOURS, Chart, Series
 SHEET = "sheet.json"
 
 
+def is_study(run: str | Path) -> bool:
+    """True if the folder is a run folder with a study's sheet."""
+    return runfolder.is_run(run) and runfolder.open(run).has(f"{runfolder.MEASURED}/{SHEET}")
+
+
 def render(run: str | Path, out: str | Path) -> Path:
     """The HTML file `out` about the study in a run folder; RunFolderError if the folder holds none."""
     folder = runfolder.open(run)

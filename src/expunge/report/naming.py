@@ -39,6 +39,7 @@ _ENDINGS = {
     "Truth_Ratio": ("truth ratio", "how clearly the right answer beats wrong ones"),
     "Q_A_PARA_Prob": ("paraphrase probability", "the answer in other words"),
     "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
+    "accuracy": ("accuracy", "share of multiple-choice questions answered right"),
 }
 _RATES = {"_tpr_at_1_fpr": "1 %", "_tpr_at_5_fpr": "5 %"}
 _LEAKS = ("mia_", "privleak")
@@ -72,7 +73,7 @@ def metric(name: str) -> Metric:
         if name.endswith(f"_{ending}"):
             part = name.removesuffix(f"_{ending}")
             whose = _SETS.get(part, part.replace("_", " ").capitalize())
-            group = "Forgotten?" if part == "forget" else "Kept?"
+            group = "Forgotten?" if part == "forget" or part.startswith("forget_") else "Kept?"
             return Metric(name, group, f"{whose}: {title}" if whose else title[0].upper() + title[1:], what)
     if name.startswith(_LEAKS):
         return Metric(name, "Leaks?", name, "")
