@@ -205,6 +205,10 @@ def test_env_tells_versions_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> No
     assert "verysecret" not in shown
 
 
+UNSIZED = {"muse-news", "muse-books", "muse-news-scale", "muse-news-sequential"}
+"""Recipes whose sizes only the hub knows, or that start from the model of another recipe."""
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_shipped_recipes_resolve_and_say_what_they_do(
     file: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -222,7 +226,7 @@ def test_shipped_recipes_resolve_and_say_what_they_do(
     shown = call("run", str(file), "--dry-run", *overrides)
     for word in ("model", "parameters", "forget", "loss", "reference", "evaluation", "unlearn", "run folder"):
         assert word in shown
-    assert "unknown here" not in shown
+    assert file.stem in UNSIZED or "unknown here" not in shown
 
 
 class TestEndings:

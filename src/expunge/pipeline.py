@@ -15,7 +15,7 @@ from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.records import Record
-from expunge.evals import harness, tofu
+from expunge.evals import harness, muse, tofu
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
 from expunge.lm import LM
@@ -141,7 +141,7 @@ def judge(
         tofu.evaluate(
             lm,
             encoder,
-            {name: chunk_all(records, encoder) for name, records in sets.items()},
+            sets if recipe.evaluation.suite == "muse" else _fitting(sets, encoder),
             folder,
             label,
             reference=oracle,
@@ -195,6 +195,8 @@ def sets_of(recipe: Recipe, folder: RunFolder | None = None) -> dict[str, list[R
     """The evaluation sets of a recipe by name: TOFU's, or the recipe's own records, with what a run's model wrote."""
     settings, data = recipe.evaluation, recipe.data
     holdout = records_of(data.holdout, "holdout")
+    if settings.suite == "muse":
+        return muse.load_suite(settings.data_dir, settings.corpus, limit=settings.limit)
     if settings.suite == "tofu":
         return tofu.load_suite(settings.data_dir, settings.forget_split, limit=settings.limit, holdout=holdout or None)
     sets = {
@@ -206,6 +208,11 @@ def sets_of(recipe: Recipe, folder: RunFolder | None = None) -> dict[str, list[R
     return {name: records[: settings.limit] for name, records in sets.items() if records}
 
 
+def _fitting(sets: Sets, encoder: Encoder) -> dict[str, list[Record]]:
+    """Long texts as pieces. MUSE's stay whole and are cut off, as published: its items are texts."""
+    return {name: chunk_all(records, encoder) for name, records in sets.items()}
+
+
 def settings_of(recipe: Recipe) -> tofu.Settings:
     """How the recipe's evaluation is made."""
     e = recipe.evaluation
@@ -215,6 +222,7 @@ def settings_of(recipe: Recipe) -> tofu.Settings:
         max_new_tokens=e.max_new_tokens,
         token_budget=e.token_budget,
         grad_norm=e.grad_norm,
+        tasks=muse.TASKS if e.suite == "muse" else {},
         bootstrap=bootstrap,
     )
 

@@ -338,7 +338,8 @@ def _evaluation(recipe: Recipe) -> str:
     if settings.suite == "own":
         return "the recipe's own records"
     where = settings.data_dir or "the hub"
-    return f"{settings.suite} ({settings.forget_split}) from {where}; " + (
+    part = settings.corpus if settings.suite == "muse" else settings.forget_split
+    return f"{settings.suite} ({part}) from {where}; " + (
         f"oracle {settings.oracle}" if settings.oracle else "the oracle is made" if recipe.finetune else "no oracle"
     )
 

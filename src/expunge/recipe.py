@@ -289,13 +289,14 @@ class Harness(Section):
 class Evaluation(Section):
     """What is measured before and after."""
 
-    suite: Literal["none", "own", "tofu"] = Field(
-        "own", description="what is judged after training: the recipe's own records, TOFU's sets, or nothing"
+    suite: Literal["none", "own", "tofu", "muse"] = Field(
+        "own", description="what is judged after training: the recipe's own records, TOFU's or MUSE's sets, or nothing"
     )
     data_dir: Text = Field(None, description="folder with the suite's files; the hub if not set")
     forget_split: str = Field(
         "forget01", pattern=r"^forget\d\d$", description="TOFU's forget split: forget01, forget05, forget10"
     )
+    corpus: Literal["News", "Books"] = Field("News", description="MUSE's corpus on the hub; a folder holds its own")
     limit: PositiveInt | None = Field(None, description="at most so many records of each evaluation set")
     max_new_tokens: PositiveInt = Field(200, description="longest generated answer")
     generate: bool = Field(
@@ -396,6 +397,8 @@ def variants(recipe: Recipe) -> list[Recipe]:
                 found.append(load({**tree, **own}, overrides))
             except RecipeError as error:
                 faults += [f"arms.{arm}: {fault}" for fault in error.faults if seed == recipe.seed]
+    paired = [_paired(variant, found) for variant in found]
+    faults += dict.fromkeys(fault for _, fault in paired if fault)
     if faults:
         raise RecipeError(faults, recipe.name)
     return [variant for variant, _ in paired]
@@ -418,8 +421,6 @@ def _paired(variant: Recipe, found: Sequence[Recipe]) -> tuple[Recipe, str]:
         return variant, f"arms.{variant.name}: its pair, {alike[0].name}, runs after it; put that arm first"
     update = {"method": method.model_copy(update={"paired_run": alike[0].output_dir})}
     return variant.model_copy(update=update), ""
-    paired = [_paired(variant, found) for variant in found]
-    faults += dict.fromkeys(fault for _, fault in paired if fault)
 
 
 def dump(recipe: Recipe) -> str:
@@ -437,11 +438,11 @@ def missing(recipe: Recipe, verb: Verb) -> list[str]:
     if verb == "run":
         if recipe.method.preset is None and not recipe.method.terms:
             faults.append("method: neither a preset nor terms; `expunge list` names the presets")
+        if recipe.method.control == "update-matched" and recipe.method.paired_run is None:
+            faults.append("method.paired_run: not set; update-matched needs the run folder of the method itself")
         if recipe.model.fresh is not None and recipe.finetune is None:
             faults.append("model.fresh: a model with random weights has nothing to forget; add a finetune section")
     return faults
-        if recipe.method.control == "update-matched" and recipe.method.paired_run is None:
-            faults.append("method.paired_run: not set; update-matched needs the run folder of the method itself")
 
 
 def _across(recipe: Recipe) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from expunge.errors import RunFolderError
 from expunge.evals import measure, membership, metrics, peer, stats
@@ -19,7 +20,14 @@ from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap, Number, mean
 from expunge.evals.stats import FloatArray, Interval, Sample
 
-_WORSE = ("forget_Q_A", "exact_memorization", "extraction_strength", "forget_quality_ks")
+_WORSE = (
+    "forget_verbmem",
+    "forget_knowmem",
+    "forget_Q_A",
+    "exact_memorization",
+    "extraction_strength",
+    "forget_quality_ks",
+)
 _NORMAL_95 = 1.959963984540054
 
 
@@ -57,7 +65,7 @@ def judge_folder(
     """The judgement of an evaluation folder; `reference` as for `metrics_from_folder`."""
     how = measure.convention(convention)
     oracle = None if reference is None else read_reference(reference, how)
-    return judge(measure.read_sets(folder), oracle, how, bootstrap or Bootstrap())
+    return judge(measure.read_sets(folder), oracle, how, bootstrap or Bootstrap(), measure.read_texts(folder))
 
 
 def read_reference(path: Path, how: Convention) -> Reference:
@@ -70,10 +78,15 @@ def read_reference(path: Path, how: Convention) -> Reference:
 
 
 def judge(
-    sets: Mapping[str, Measured], reference: Reference | None, how: Convention, bootstrap: Bootstrap
+    sets: Mapping[str, Measured],
+    reference: Reference | None,
+    how: Convention,
+    bootstrap: Bootstrap,
+    texts: Mapping[str, pa.Table] | None = None,
 ) -> Judgement:
-    """Every number that these tables and this reference give."""
+    """Every number that these tables and this reference give. `texts` are answers of sets that were only asked."""
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
+    items |= {f"{name}_ROUGE": metrics.rouge_f1(table) for name, table in (texts or {}).items()}
     numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
     absent: dict[str, str] = {}
     _utility(sets, items, numbers, absent, bootstrap)

@@ -148,6 +148,12 @@ def read_sets(folder: Path) -> dict[str, Measured]:
     return sets
 
 
+def read_texts(folder: Path) -> dict[str, pa.Table]:
+    """The answers of sets that were asked and not scored, by set."""
+    files = sorted((folder / "generations").glob("*.parquet"))
+    return {file.stem: table.read(file) for file in files if not (folder / "scores" / file.name).is_file()}
+
+
 @dataclass(frozen=True)
 class Reference:
     """What an oracle, or another model to compare with, says on the same items; None where it says nothing.

@@ -288,6 +288,18 @@ def rouge(table: pa.Table, strip_prompt: bool = False) -> dict[str, PerItem]:
     return {name: PerItem(ids, subjects, values[:, column]) for column, name in enumerate(ROUGE_NAMES)}
 
 
+def rouge_f1(table: pa.Table) -> PerItem:
+    """ROUGE-L F1 of each generation against the right answer, without a stemmer: MUSE's memorisation scores."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    check(table, GENERATIONS, "generation table")
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = zip(table.column("reference").to_pylist(), table.column("generation").to_pylist(), strict=True)
+    values = np.array([scorer.score(truth, text)["rougeL"].fmeasure for truth, text in pairs], dtype=np.float64)
+    ids, subjects = (tuple(table.column(name).to_pylist()) for name in ("id", "subject"))
+    return PerItem(ids, subjects, values)
+
+
 def over(item: PerItem, all_items: PerItem) -> PerItem:
     """`item` with a row for each of `all_items`, NaN where it has none: a set may mix questions with bare texts."""
     if item.ids == all_items.ids:

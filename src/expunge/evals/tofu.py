@@ -5,6 +5,7 @@ Works for any records in sets named as in `measure`: `forget`, `holdout`, and th
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from expunge import keyed
 from expunge.data import load as loader
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
-from expunge.evals import peer
+from expunge.evals import muse, peer
 from expunge.evals.judge import Judgement, judge_folder, metrics_from_folder
 from expunge.evals.measure import FORGET, HOLDOUT
+from expunge.evals.muse import Task
 from expunge.evals.numbers import Bootstrap
 from expunge.evals.table import GRAD_NORM
 from expunge.recipe import Source
@@ -47,7 +49,8 @@ OnProgress = Callable[[str, int, int], None]
 class Settings:
     """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`).
 
-    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it.
+    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `tasks`: sets
+    by name that are only asked, each in its own way (MUSE's).
     """
 
     generate: bool = True
@@ -56,6 +59,7 @@ class Settings:
     batch_size: int = 32
     convention: str = "expunge"
     grad_norm: bool = False
+    tasks: Mapping[str, Task] = field(default_factory=dict)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
 
@@ -129,6 +133,9 @@ def make_tables(
     model = content_hash(lm.model)
     wanted: set[str] = set()
     for name, records in sets.items():
+        if name in settings.tasks:
+            wanted.update(_task_table(lm, encoder, name, records, run, label, model, settings, progress))
+            continue
         variants = ("answer",) if name == HOLDOUT else scoring.VARIANTS
         rows = scoring.items(encoder, records, variants)
         key = {"format": _FORMAT, "model": model, "items": scoring.content_hash(rows)}
@@ -166,6 +173,31 @@ def make_tables(
         for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
             if f"eval/{label}/{what}/{file.name}" not in wanted:
                 file.unlink()
+
+
+def _task_table(
+    lm: LM,
+    encoder: Encoder,
+    name: str,
+    records: Sequence[Record],
+    run: RunFolder,
+    label: str,
+    model: str,
+    settings: Settings,
+    progress: OnProgress | None,
+) -> list[str]:
+    """Writes what the model answers in a task, if it is not there yet; the table's path, if there is one."""
+    if not settings.generate:
+        return []
+    task, path = settings.tasks[name], f"eval/{label}/generations/{name}.parquet"
+    digest = hashlib.sha256(repr((task, muse.prompt_ids(encoder, task, records))).encode())
+    digest.update(repr([(record.id, record.answer) for record in records]).encode())
+    key = {"format": _FORMAT, "model": model, "items": digest.hexdigest()[:16]}
+    if keyed.key_of(run.file(path)) != key:
+        told = _told(progress, f"{name}: generating")
+        texts = muse.generate(lm, encoder, task, records, batch_size=settings.batch_size, progress=told)
+        run.write_table(path, keyed.with_key(texts, key))
+    return [path]
 
 
 def write_log(run: RunFolder, label: str, reference: Path | None = None) -> Path:

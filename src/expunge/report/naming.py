@@ -6,9 +6,26 @@ from dataclasses import dataclass
 
 GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Other")
 HEADLINES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Forgotten?", "Does it still say the answers?", ("forget_Q_A_Prob", "forget_Q_A_ROUGE")),
-    ("Extractable?", "Does a beginning bring back the rest?", ("extraction_strength", "exact_memorization")),
-    ("Kept?", "Does it still know everything else?", ("model_utility", "retain_Q_A_Prob", "retain_Q_A_ROUGE")),
+    ("Forgotten?", "Does it still say the answers?", ("forget_knowmem_ROUGE", "forget_Q_A_Prob", "forget_Q_A_ROUGE")),
+    (
+        "Extractable?",
+        "Does a beginning bring back the rest?",
+        (
+            "forget_verbmem_ROUGE",
+            "extraction_strength",
+            "exact_memorization",
+        ),
+    ),
+    (
+        "Kept?",
+        "Does it still know everything else?",
+        (
+            "model_utility",
+            "retain_knowmem_ROUGE",
+            "retain_Q_A_Prob",
+            "retain_Q_A_ROUGE",
+        ),
+    ),
     ("Leaks?", "Can one tell what was in the forget set?", ("privleak", "mia_min_k", "mia_loss")),
 )
 """The four questions of the first screen, and for each the metrics that answer it, best first."""
@@ -19,6 +36,9 @@ _SINGLE = {
     "forget_quality_ks": ("Forgotten?", "Forget quality (KS)", "largest gap to the oracle's curve of truth ratios"),
     "extraction_strength": ("Forgotten?", "Extraction strength", "share of the answer that its beginning brings"),
     "exact_memorization": ("Forgotten?", "Exact memorisation", "share of answer tokens that are the top guess"),
+    "forget_verbmem_ROUGE": ("Forgotten?", "Verbatim memorisation", "ROUGE-L F1 of a forget text's continuation"),
+    "forget_knowmem_ROUGE": ("Forgotten?", "Knowledge memorisation", "ROUGE-L F1 of answers about forget texts"),
+    "retain_knowmem_ROUGE": ("Kept?", "Retained knowledge", "ROUGE-L F1 of answers about what is to be kept"),
     "model_utility": ("Kept?", "Model utility", "harmonic mean over all that is to be kept"),
     "model_utility_tofu": ("Kept?", "Model utility, TOFU's", "the same with TOFU's own truth ratio"),
     "privleak": ("Leaks?", "PrivLeak", "membership signal against the oracle's, percent; 0 is ideal"),
