@@ -185,7 +185,8 @@ class Encoder:
         prompt = record.prompt.strip()
         start = rendered.text.rfind(prompt, 0, rendered.start) if prompt else -1
         end = start + len(prompt)
-        inside = (tokens.start < end) & (tokens.end > start) & ~tokens.added & (start >= 0)
+        inside = (tokens.start < end) & (tokens.end > start) & (start >= 0)
+        inside &= ~(tokens.added & ((tokens.start < start) | (tokens.end > end)))
         move = record.prompt.find(prompt) - start
         ranges = np.stack([np.clip(tokens.start, start, end) + move, np.clip(tokens.end, start, end) + move], 1)
         return np.where(inside[:, None], ranges, -1)[:keep], own[:keep]
