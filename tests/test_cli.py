@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 OPTIONS = {
+    "alternatives": {"--out"},
     "annotations": set(),
     "annotate": {"--with", "--out", "--set", "--plugin", "--yes", "--overwrite"},
     "check": set(),

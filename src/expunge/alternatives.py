@@ -17,7 +17,7 @@ from expunge.decode import complete, stop_ids
 from expunge.errors import DataError, MethodError
 from expunge.lm import LM
 from expunge.recipe import Alternatives as Settings
-from expunge.recipe import Data
+from expunge.recipe import Data, Recipe
 from expunge.runfolder import replacing
 from expunge.sampling import record_draw
 
@@ -68,9 +68,7 @@ def alternatives_of(
     if not sources:
         return None
     if len(sources) > 1:
-        raise MethodError(
-            f"one alternative answer a record at a time; the terms ask for {' and '.join(sorted(sources))}"
-        )
+        raise MethodError(f"the terms of one side ask for alternatives={' and '.join(sorted(sources))}; choose one")
     raw = next((record.id for record in records if record.text), None)
     if raw is not None:
         raise DataError(
@@ -85,6 +83,14 @@ def alternatives_of(
     written = write(lm, encoder, missing, data.alternatives, seed, cache) if missing else []
     found = {record.id: record.alternatives for record in (*records, *written) if record.alternatives}
     return Alternatives(encoder, by_id, found, seed)
+
+
+def write_for(
+    recipe: Recipe, lm: LM, records: Sequence[Record], path: Path, progress: Progress | None = None
+) -> list[Record]:
+    """`write` with the settings of a recipe."""
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    return write(lm, encoder, records, recipe.data.alternatives, recipe.seed, path, progress)
 
 
 def write(

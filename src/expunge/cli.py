@@ -378,6 +378,24 @@ def annotate(
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+def alternatives(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The records file that is written.")] = Path("alternatives.jsonl"),
+) -> None:
+    """Let the model write other answers to the forget questions, for several runs. Goes on where it was stopped."""
+    from expunge import alternatives as others
+    from expunge import progress
+    from expunge.sides import records_of
+
+    resolved = _single(_resolve(recipe, overrides, False, "run"))
+    target, records = _target(resolved), records_of(resolved.data.forget, "forget")
+    with progress.automatic().stage("Alternatives") as bar:
+        made = others.write_for(resolved, target, records, out, lambda done, total: bar(done, total))
+    typer.echo(f"{sum(len(record.alternatives) for record in made)} answers to {len(made)} records: {out}")
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
 def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Say what a recipe loads and trains: records, tokens, steps, memory and time, before anything is loaded."""
     _print_plan(_resolve(recipe, overrides, False, "run"))

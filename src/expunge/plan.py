@@ -321,7 +321,8 @@ def _model_name(model: Model) -> str:
 
 def _term_text(term: Term) -> str:
     """'0.1 * ga on forget, score entropy, select normalised'."""
-    parts = [f"{term.coef:g} * {term.objective} on {term.on}"]
+    factor = f"{term.coef:g} *" if term.constraint is None else f"held at {term.constraint.at_most:g} or below:"
+    parts = [f"{factor} {term.objective} on {term.on}"]
     if term.tokens == "all" or term.on != "forget":
         return parts[0]
     parts += [f"score {term.score}", f"select {term.select}"]

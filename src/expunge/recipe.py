@@ -179,6 +179,15 @@ class Data(Section):
         return self
 
 
+class Constraint(Section):
+    """A term held below a level: its factor rises while its mean is above, falls while it is below (primal-dual)."""
+
+    at_most: float = Field(description="the level, in the objective's unit")
+    start: float = Field(1.0, ge=0, description="the factor (dual variable) at first")
+    rate: float = Field(1.0, gt=0, description="how far the factor moves in an update for each unit above the level")
+    warmup_epochs: float = Field(0.0, ge=0, description="epochs in which the factor does not move")
+
+
 class TermSpec(Section):
     """One term of the loss: an objective on the tokens that a score and a selector weight."""
 
@@ -189,6 +198,7 @@ class TermSpec(Section):
     tokens: Literal["selected", "unselected", "all"] = Field("selected", description="which tokens the term reads")
     modulate: Spec | None = Field(None, description="a score that multiplies the selected weights")
     coef: float = Field(1.0, description="factor of the term")
+    constraint: Constraint | None = Field(None, description="hold the term below a level, in place of a fixed factor")
 
 
 class Method(Section):

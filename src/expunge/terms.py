@@ -17,7 +17,7 @@ from torch import Tensor
 from expunge import presets, registry
 from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights, Worded
 from expunge.errors import MethodError
-from expunge.recipe import Method, TermSpec
+from expunge.recipe import Constraint, Method, TermSpec
 from expunge.scorers.mix import Mix
 from expunge.weighting import MATCHED, Control, bound, controlled
 
@@ -37,6 +37,7 @@ class Term:
     modulate: Scorer | None = None
     coef: float = 1.0
     control: Control = "none"
+    constraint: Constraint | None = None
 
     @property
     def label(self) -> str:
@@ -159,6 +160,11 @@ def build_term(spec: TermSpec, method: Method) -> Term:
     score, select = registry.build("scorer", spec.score), registry.build("selector", spec.select)
     modulate = None if spec.modulate is None else registry.build("scorer", spec.modulate)
     require_fit(score, select)
+    if spec.constraint is not None and spec.coef != 1.0:
+        raise MethodError(
+            f"the term '{spec.objective}' has a constraint, which finds its factor, and coef or retain_coef "
+            f"{spec.coef:g}; leave that out, or set constraint.start"
+        )
     if isinstance(modulate, Mix) and modulate.scale != "minmax":
         raise MethodError(
             f"modulate '{modulate}' is a sum of {_SCALE_NAMES[modulate.scale]}, and no amount to multiply by"
@@ -172,6 +178,7 @@ def build_term(spec: TermSpec, method: Method) -> Term:
         modulate=modulate,
         coef=spec.coef,
         control=method.control if spec.on == "forget" else "none",
+        constraint=spec.constraint,
     )
 
 

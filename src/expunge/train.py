@@ -29,6 +29,7 @@ from expunge.combine import Apart, Combine, measured_step, rescaled_step
 from expunge.core import Batch, Side
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
+from expunge.dual import Duals
 from expunge.errors import Interrupted, MethodError, TrainingError, unknown
 from expunge.lm import LM, Scored
 from expunge.recipe import Train
@@ -73,6 +74,7 @@ class Fit:
     optimizer: torch.optim.Optimizer = field(init=False)
     sampler: Sampler = field(init=False)
     total: int = field(init=False)
+    duals: Duals = field(init=False)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -87,14 +89,12 @@ class Fit:
         self.optimizer = adamw(self.module, s)
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         self.sampler, self.total = schedule(s, self.sides, self.seed, self.anchor)
+        self.duals = Duals(self.terms)
 
     def __call__(self) -> None:
         """Trains to the end, resuming from the newest whole checkpoint of the run if there is one."""
         start = {name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad}
         done = self._resume()
-        terms = self.terms if self.combine is None else self.combine.split(self.terms).terms
-        together = self.settings.head == "fused" and self.combine is None  # apart, each side has a graph of its own
-        step = Step(terms, self.reference, joined=together)
         if self.settings.report_to:
             self.accelerator.init_trackers("expunge", self.settings.model_dump(mode="json", exclude={"report_to"}))
         if done == 0 and self.on_epoch is not None:
@@ -103,7 +103,7 @@ class Fit:
             while done < self.total:
                 self._refresh(done)
                 self.module.train()
-                self._update(step, done, start)
+                self._update(done, start)
                 done += 1
                 if done % self.sampler.steps_per_epoch == 0 and self.on_epoch is not None:
                     self.on_epoch(done // self.sampler.steps_per_epoch, self.module)
@@ -138,7 +138,7 @@ class Fit:
             batch = replace(batch, alternative=collate(others, self.lm.pad_id))
         return batch.to(self.lm.device)
 
-    def _update(self, step: Step, done: int, start: Mapping[str, Tensor]) -> None:
+    def _update(self, done: int, start: Mapping[str, Tensor]) -> None:
         began = time.perf_counter()
         micro = self.batches(done)
         rate = learning_rate(self.settings, done, self.total, self.sampler.steps_per_epoch)
@@ -146,14 +146,16 @@ class Fit:
             group["lr"] = rate
         self.optimizer.zero_grad()
         try:
-            values, means, matched = self._gradient(step, micro, done)
+            values, means, matched = self._gradient(micro, done)
         except FloatingPointError:
             self._broken(done, math.nan, math.nan, micro)
         means = means[: len(self.terms)]
-        loss = sum(t.coef * mean for t, mean in zip(self.terms, means, strict=True))
+        loss = self.duals.loss(means)
         norm = float(self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._broken(done, loss, norm, micro)
+        duals = {"duals": self.duals.named(labels(self.terms))} if self.duals.values else {}
+        self.duals.update(means, done / self.sampler.steps_per_epoch)
         logged = (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total
         moved = self._move(done, logged)
         if logged:
@@ -165,6 +167,7 @@ class Fit:
                 "terms": dict(zip(labels(self.terms), means, strict=True)),
                 "grad_norm": norm,
                 **matched,
+                **duals,
                 **moved,
                 **drift(self.module, start),
                 **_shares(weight_report(values)),
@@ -183,13 +186,17 @@ class Fit:
             self.sides = {side: self.tables.fill(side) for side in self.sides}
 
     def _gradient(
-        self, step: Step, micro: Sequence[Mapping[Side, Batch]], done: int
+        self, micro: Sequence[Mapping[Side, Batch]], done: int
     ) -> tuple[list[TermValue], list[float], dict[str, float]]:
         """Leaves the gradient where the optimiser reads it; values and mean of each term, numbers for the log."""
         seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
-        if self.combine is None:
+        terms = self.duals.priced()
+        split = None if self.combine is None else self.combine.split(terms)
+        together = self.settings.head == "fused" and split is None  # apart, each side has a graph of its own
+        step = Step(terms if split is None else split.terms, self.reference, joined=together)
+        if self.combine is None or split is None:
             return *accumulate(step, self.module, micro, self.accelerator.backward, seeds), {}
-        apart = Apart(self._trained(), self.combine.split(self.terms))
+        apart = Apart(self._trained(), split)
         values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds, apart)
         return values, means, apart.meet(self.combine)
 
@@ -222,8 +229,9 @@ class Fit:
         root = self.run.file("checkpoints")
         scores = {} if self.tables is None else self.tables.state()
         checkpoint.save(
-            root, done, self.module, self.optimizer, {"total": self.total}, self.settings.save_total_limit, scores
-        )
+            root, done, self.module, self.optimizer, {"total": self.total, "duals": self.duals.values},
+            self.settings.save_total_limit, scores,
+        )  # fmt: skip
 
     def _require_finite(self, done: int) -> None:
         """TrainingError, and nothing written over earlier checkpoints, if the last update broke the weights."""
@@ -243,7 +251,7 @@ class Fit:
         if found is None:
             self.run.write_lines("log.jsonl", [])
             return 0
-        found.restore(self.module, self.optimizer)
+        self.duals.restore(found.restore(self.module, self.optimizer).get("duals", {}))
         if self.tables is not None and found.extra:
             self.tables.restore(found.extra)
             self.sides = {side: self.tables.fill(side) for side in self.sides}
