@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from expunge import __version__, annotating, measuring
-from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, ModelError, unknown
+from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, unknown
 
 if TYPE_CHECKING:
     from expunge.lm import LM
@@ -172,11 +172,12 @@ def score(
 
     from expunge import runs, terminal
     from expunge.sides import records_of
+    from expunge.studies import models
 
     terms = [] if scorer is None else [f"method={{terms: [{{objective: ga, score: '{scorer}', select: '{select}'}}]}}"]
     resolved = _single(_resolve(recipe, [*(overrides or ()), *terms], False, "run"))
     forget = records_of(resolved.data.forget, "forget")
-    table = runs.score_tokens(resolved, _target(resolved), forget if out is not None else forget[:records])
+    table = runs.score_tokens(resolved, models.load(resolved), forget if out is not None else forget[:records])
     for row in table.slice(0, records).to_pylist():
         _print(*terminal.tokens(row))
     if out is not None:
@@ -387,9 +388,10 @@ def alternatives(
     from expunge import alternatives as others
     from expunge import progress
     from expunge.sides import records_of
+    from expunge.studies import models
 
     resolved = _single(_resolve(recipe, overrides, False, "run"))
-    target, records = _target(resolved), records_of(resolved.data.forget, "forget")
+    target, records = models.load(resolved), records_of(resolved.data.forget, "forget")
     with progress.automatic().stage("Alternatives") as bar:
         made = others.write_for(resolved, target, records, out, lambda done, total: bar(done, total))
     typer.echo(f"{sum(len(record.alternatives) for record in made)} answers to {len(made)} records: {out}")

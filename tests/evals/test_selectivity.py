@@ -105,3 +105,22 @@ def test_the_difference_from_a_baseline_is_paired() -> None:
 def test_rare_words_have_the_higher_surprisal() -> None:
     found = proxies.surprisal(["the the the sea"], ["the sea, the moon"])
     assert found["the"] < found["sea"] < found["moon"]
+
+
+def test_seeds_add_their_own_spread() -> None:
+    """Two models of one name, the score better under one: their mean, with a wider interval than either's."""
+    rng = np.random.default_rng(0)
+    rows, marked = [], {}
+    for i in range(40):
+        marked[f"r{i}"] = reading().marked["r"]
+        for place, shift in ((1, 0.2), (2, 2.0)):
+            score = rng.normal(size=8) + shift * np.array([0, 0, 0, 1, 1, 1, 0, 0])
+            rows.append(row(score.tolist(), id=f"r{i}", model=f"m ({place})", subject=f"p{i}"))
+    table = pa.Table.from_pylist(rows, schema=SCORED)
+    single, _ = selectivity.measure(table, [Reading("gold", marked)], {}, how(resamples=200))
+    [token, word] = selectivity.over_seeds(table, [Reading("gold", marked)], {}, how(resamples=200))
+    each = [f.auc for f in single if f.level == "token"]
+    assert (token.model, token.seeds, token.level, word.level) == ("m", 2, "token", "word")
+    assert token.auc.value == pytest.approx((each[0].value + each[1].value) / 2)
+    assert token.auc.high - token.auc.low > max(one.high - one.low for one in each)
+    assert not selectivity.over_seeds(table.filter(pa.array([r["model"] == "m (1)" for r in rows])), [], {}, how())

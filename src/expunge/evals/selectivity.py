@@ -6,6 +6,7 @@ No model, no torch: whatever is here can be computed again from a run folder.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,7 @@ Level = Literal["token", "word"]
 Key = tuple[str, str, str, Level]
 """Model, scorer, label and level of a finding."""
 LEVELS: tuple[Level, ...] = ("token", "word")
+_SEED = re.compile(r" \(\d+\)$")
 SCORED = pa.schema(
     [
         ("model", pa.string()),
@@ -82,6 +84,19 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A scorer under several models that differ in their seed alone: means, with intervals over subjects and seeds."""
+
+    model: str
+    scorer: str
+    label: str
+    level: Level
+    seeds: int
+    auc: Interval
+    proxies: Mapping[str, tuple[Interval, Interval]]
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,62 @@ def measure(
                     ranking.histogram(found, found.weight),
                 )
     return findings, curves
+
+
+def over_seeds(
+    scored: pa.Table, readings: Sequence[Reading], proxies: Mapping[str, Mapping[str, float]], how: Settings
+) -> list[OverSeeds]:
+    """Scorers under models of one name, `NAME (1)`, `NAME (2)` and so on: AUC and correlations, mean over the models.
+
+    Subjects and models are resampled together. Empty if no name has several models.
+    """
+    families: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for row in scored.to_pylist():
+        name = _SEED.sub("", row["model"])
+        families.setdefault((name, row["scorer"]), {}).setdefault(row["model"], []).append(row)
+    out = []
+    for (name, scorer), members in families.items():
+        if len(members) < 2:
+            continue
+        for reading in readings:
+            for level in LEVELS:
+                found = [units(rows, reading, level) for rows in members.values()]
+                rows = next(iter(members.values()))
+                values = _proxy_values(rows, reading, proxies) if level == "word" else {}
+                sampled = [Sample.of(found[0].subjects), Sample.of([""] * len(found))]
+                out.append(_over_seeds((name, scorer, reading.name), level, found, values, sampled, how))
+    return out
+
+
+def _over_seeds(
+    names: tuple[str, str, str],
+    level: Level,
+    found: Sequence[Units],
+    proxies: Mapping[str, FloatArray],
+    samples: Sequence[Sample],
+    how: Settings,
+) -> OverSeeds:
+    def interval(each: Sequence[Statistic], bounds: tuple[float, float]) -> Interval:
+        def statistic(items: FloatArray, seeds: FloatArray) -> FloatArray:
+            values = np.stack([one(items) for one in each], axis=1)
+            return np.asarray((values * seeds).sum(1) / seeds.sum(1))
+
+        return bootstrap(statistic, samples, resamples=how.resamples, seed=how.seed, bounds=bounds)
+
+    def correlated(values: Sequence[FloatArray]) -> tuple[Interval, Interval]:
+        plain, ranked = (
+            [
+                ranking.correlation(one.score, v, one.record, len(one.subjects), ranks=ranks)
+                for one, v in zip(found, values, strict=True)
+            ]
+            for ranks in (False, True)
+        )
+        return interval(plain, (-1.0, 1.0)), interval(ranked, (-1.0, 1.0))
+
+    columns = {"informative": [one.informative.astype(np.float64) for one in found]}
+    columns |= {name: [values] * len(found) for name, values in proxies.items()}
+    auc = interval([ranking.auc(Counts.of(one)) for one in found], (0.0, 1.0))
+    return OverSeeds(*names, level, len(found), auc, {name: correlated(values) for name, values in columns.items()})
 
 
 def bare(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from expunge import lm as lms
@@ -19,6 +20,20 @@ def named(text: str) -> tuple[str, str]:
     """
     name, equals, model = text.partition("=")
     return (name, model) if equals else (Path(text).name or text, text)
+
+
+def numbered(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and model of each; models of one name are its seeds, and numbered.
+
+    >>> numbered(["etw=runs/etw-0", "etw=runs/etw-1", "oracle"])
+    [('etw (1)', 'runs/etw-0'), ('etw (2)', 'runs/etw-1'), ('oracle', 'oracle')]
+    """
+    pairs = [named(text) for text in texts]
+    names = [name for name, _ in pairs]
+    return [
+        (name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})", model)
+        for place, (name, model) in enumerate(pairs)
+    ]
 
 
 def load(recipe: Recipe, which: str = "target") -> LM:

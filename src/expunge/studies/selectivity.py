@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from expunge.data.encode import Encoder
 from expunge.data.load import iterate
 from expunge.data.records import Record
 from expunge.evals import proxies, selectivity
-from expunge.evals.selectivity import MARKS, SCORED, Curves, Finding, Key, Settings
+from expunge.evals.selectivity import MARKS, SCORED, Curves, Finding, Key, OverSeeds, Settings
 from expunge.lm import LM
 from expunge.progress import Progress
 from expunge.recipe import Method, Recipe, Source, TermSpec
@@ -27,8 +27,9 @@ from expunge.studies.labels import readings
 from expunge.studies.sheets import Figure, Line, Sheet, Table, shown
 
 QUESTION = "selectivity"
-_TOKENS, _MARKS, _PROXIES, _RESULTS = (
-    f"{sheets.FOLDER}/{name}" for name in ("tokens.parquet", "marks.parquet", "proxies.json", "findings.json")
+_TOKENS, _MARKS, _PROXIES, _RESULTS, _SEEDS = (
+    f"{sheets.FOLDER}/{name}"
+    for name in ("tokens.parquet", "marks.parquet", "proxies.json", "findings.json", "seeds.json")
 )
 
 
@@ -53,8 +54,7 @@ def run(recipe: Recipe, asked: Asked, out: Path, how: Settings, progress: Progre
     folder = sheets.create(out, recipe, QUESTION)
     with runfolder.recording(folder):
         tables, records = [], list[Record]()
-        for text in asked.models:
-            name, which = models.named(text)
+        for name, which in models.numbered(asked.models):
             lm = models.load(recipe, which)
             records = forget_records(recipe, lm)
             with progress.stage(f"Score under {name}") as bar:
@@ -72,14 +72,13 @@ def run(recipe: Recipe, asked: Asked, out: Path, how: Settings, progress: Progre
 def judge(folder: RunFolder, how: Settings) -> list[Finding]:
     """The findings of a study's tables, written to its folder with the page; no model is needed."""
     table = folder.read_table(_TOKENS).cast(SCORED)
-    found, curves = selectivity.measure(
-        table,
-        selectivity.readings_of(folder.read_table(_MARKS).cast(MARKS), table),
-        folder.read_json(_PROXIES),
-        how,
-    )
+    readings_there = selectivity.readings_of(folder.read_table(_MARKS).cast(MARKS), table)
+    known = folder.read_json(_PROXIES)
+    found, curves = selectivity.measure(table, readings_there, known, how)
+    seeds = selectivity.over_seeds(table, readings_there, known, how)
     folder.write_json(_RESULTS, [finding.as_json() for finding in found])
-    sheets.write(folder, _sheet(found, curves, how))
+    folder.write_json(_SEEDS, [asdict(one) for one in seeds])
+    sheets.write(folder, _sheet(found, seeds, curves, how))
     return found
 
 
@@ -117,13 +116,14 @@ def _proxies(recipe: Recipe, records: Sequence[Record], asked: Asked) -> dict[st
     return found
 
 
-def _sheet(found: Sequence[Finding], curves: Mapping[Key, Curves], how: Settings) -> Sheet:
+def _sheet(found: Sequence[Finding], seeds: Sequence[OverSeeds], curves: Mapping[Key, Curves], how: Settings) -> Sheet:
     """A table a label and level with a row a scorer and a column a model; ROC curves and histograms."""
     groups = list(dict.fromkeys((f.label, f.level) for f in found))
     several = len({f.model for f in found}) > 1
     tables = [_auc_table(found, label, level) for label, level in groups] if several else []
     tables += [_full_table(found, label, level, how) for label, level in groups]
     tables += [_proxy_table(found, label) for label in dict.fromkeys(f.label for f in found)]
+    tables += [_seed_table(seeds)] if seeds else []
     lede = (
         f"{len({f.scorer for f in found})} scores against {len({f.label for f in found})} labels. "
         "An area under the ROC curve of .5 is chance; intervals are over subjects."
@@ -158,6 +158,17 @@ def _full_table(found: Sequence[Finding], label: str, level: str, how: Settings)
         cells += [shown(f.beyond)] if how.baseline else []
         rows.append(tuple(cells))
     return Table(f"{label}, by {level}", note, tuple(columns), tuple(rows))
+
+
+def _seed_table(seeds: Sequence[OverSeeds]) -> Table:
+    names = list(dict.fromkeys(name for one in seeds for name in one.proxies))
+    columns = ("score", "model", "label", "level", "seeds", "ROC-AUC", *(f"{name}, ranks" for name in names))
+    rows = []
+    for one in seeds:
+        ranks = [shown(one.proxies[name][1]) if name in one.proxies else "n/a" for name in names]
+        rows.append((one.scorer, one.model, one.label, one.level, str(one.seeds), shown(one.auc), *ranks))
+    note = "Means over models of one name; intervals are over subjects and seeds."
+    return Table("Over seeds", note, columns, tuple(rows))
 
 
 def _proxy_table(found: Sequence[Finding], label: str) -> Table:
