@@ -432,21 +432,6 @@ def _checked(overrides: Iterable[str] | None) -> list[str]:
     return given
 
 
-def _target(recipe: Recipe) -> LM:
-    """The model that the recipe changes: its own, or the target that its finetune section makes."""
-    from expunge import lm, runs
-
-    settings = recipe.model
-    if recipe.finetune is not None:
-        folder = Path(runs.finetune_recipe(recipe).output_dir) / "model"
-        if not folder.is_dir():
-            raise ModelError(
-                f"the recipe makes its target first, and '{folder}' is not there. Run: expunge finetune RECIPE"
-            )
-        settings = settings.model_copy(update={"model_name_or_path": str(folder), "fresh": None})
-    return lm.load(settings, device=lm.device_of(recipe.device))
-
-
 def _plugins(files: Iterable[str] | None) -> None:
     from expunge import registry
 
