@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from expunge import __version__, annotating, measuring
+from expunge import __version__, annotating, judging, measuring
 from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, unknown
 
 if TYPE_CHECKING:
-    from expunge.lm import LM
     from expunge.recipe import Recipe, Verb
 
 USER_ERROR = 2
@@ -52,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
+app.command(rich_help_panel="Make and judge")(judging.verdict)
 app.command(rich_help_panel="Measure")(measuring.selectivity)
 app.command(rich_help_panel="Measure")(measuring.snr)
 app.command(rich_help_panel="Measure")(measuring.intervene)

@@ -15,7 +15,7 @@ from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.records import Record
-from expunge.evals import harness, muse, tofu
+from expunge.evals import harness, muse, tofu, verdict
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
 from expunge.lm import LM
@@ -50,6 +50,8 @@ def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
         sets = sets_of(recipe, folder)
         references(recipe, folder, made, sets, show)
         judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
+        if recipe.evaluation.gate is not None:
+            verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder

@@ -208,6 +208,11 @@ class Method(Section):
     forget_coef: float | None = Field(None, description="replaces the preset's factor of the forget terms")
     retain_coef: float | None = Field(None, description="replaces the preset's factor of the retain terms")
     terms: tuple[TermSpec, ...] = Field((), description="the terms of the loss; instead of a preset")
+    combine: Literal["sum", "project", "sago"] = Field(
+        "sum",
+        description="how the gradients of what forgets and of the other terms meet; project: without the part of the "
+        "former against the latter; sago: the former where their signs agree, else the latter",
+    )
     control: Literal["none", "random", "shuffle", "invert", "grad-matched", "update-matched"] = Field(
         "none",
         description="random: other tokens, same weights; shuffle: weights permuted; invert: the others; "
@@ -318,6 +323,7 @@ class Evaluation(Section):
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")
+    gate: Text = Field(None, description="file that says what the result must show; kept in the run before it begins")
     harness: Harness | None = Field(None, description="multiple-choice probes through lm-evaluation-harness")
 
 

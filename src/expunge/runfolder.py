@@ -5,6 +5,7 @@
     log.jsonl       one line a step
     diagnostics.jsonl  how far the model drifts on what it should keep, one line an epoch
     spans.jsonl     the annotation that was used
+    gate.yaml       what the model must show, as it was when the run began;  verdict.json  whether it does
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
     eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
                     LABEL is target, oracle, unlearned, or model for one that was only evaluated
@@ -46,6 +47,7 @@ MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT = (
     "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "retain.jsonl", "tokens.parquet",
     "report.html",
 )  # fmt: skip
+GATE, VERDICT = "gate.yaml", "verdict.json"
 MEASURED = "measured"
 SCORES = "scores"
 _FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES)

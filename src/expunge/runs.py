@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from expunge import gate, registry, runfolder
 from expunge import lm as lms
-from expunge import registry, runfolder
 from expunge.alternatives import Alternatives, alternatives_of
 from expunge.combine import combine_of
 from expunge.core import Side
@@ -47,6 +47,7 @@ def unlearn(
     for plugin in recipe.plugins:
         registry.load_plugin(plugin)
     terms = build_terms(recipe.method)
+    combine = combine_of(terms, recipe.method.combine)
     run, finished = begin(recipe, "unlearn")
     if finished:
         return run
@@ -79,7 +80,7 @@ def unlearn(
 
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
-            reference=reference, tables=tables, alternatives=others, combine=combine_of(terms), updates=updates,
+            reference=reference, tables=tables, alternatives=others, combine=combine, updates=updates,
             on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
         lms.save(lm, run.file("model"))
@@ -147,10 +148,16 @@ def _without_spans(data: Data) -> Data:
 def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
     """The run folder to work in, and whether its run is finished already.
 
-    A folder that holds a run of the same recipe is continued; any other is refused unless `recipe.overwrite`.
+    A folder that holds a run of the same recipe is continued; any other is refused unless `recipe.overwrite`. The
+    recipe's gate is kept in a new run before anything else happens there.
     """
     if recipe.overwrite or not _same_run(recipe, kind):
-        return runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite), False
+        if recipe.evaluation.gate is not None:
+            gate.load(recipe.evaluation.gate)
+        run = runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite)
+        if recipe.evaluation.gate is not None:
+            gate.keep(run, recipe.evaluation.gate)
+        return run, False
     run = runfolder.open(recipe.output_dir)
     if run.manifest["status"] == "finished":
         return run, True

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from expunge.context import Prepared
     from expunge.data.preflight import Finding
     from expunge.evals.agreement import Comparison
+    from expunge.evals.verdict import Verdict
     from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
 
@@ -238,6 +239,19 @@ def pairs(facts: Mapping[str, Any]) -> Table:
     for name, value in facts.items():
         out.add_row(escape(name), escape(str(value)))
     return out
+
+
+def verdict(found: Verdict) -> Iterable[Text | Table]:
+    """The outcome with its claim, each condition with its reason, and whether the gate came before the run."""
+    colours = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+    title = Text(found.outcome, style=colours[found.outcome])
+    yield title.append(f"  {found.claim}, each bound at {found.confidence:.0%} confidence", style="not bold default")
+    out = table("", "condition", "why")
+    for one in found.findings:
+        out.add_row(Text(one.outcome, style=colours[one.outcome]), escape(one.condition), escape(one.reason))
+    yield out
+    before = "was kept in the run before it began" if found.registered else "is not the one the run began with"
+    yield Text(f"Gate {found.gate_hash[:16]} {before}.", style="" if found.registered else "yellow")
 
 
 def error(message: str, console: Console) -> None:

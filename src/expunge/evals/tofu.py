@@ -49,8 +49,8 @@ OnProgress = Callable[[str, int, int], None]
 class Settings:
     """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`).
 
-    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `tasks`: sets
-    by name that are only asked, each in its own way (MUSE's).
+    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `tasks`:
+    sets by name that are only asked, each in its own way (MUSE's).
     """
 
     generate: bool = True
@@ -110,7 +110,7 @@ def evaluate(
     judgement = judge_folder(run.file(f"eval/{label}"), reference, convention=how.convention, bootstrap=how.bootstrap)
     run.write_json(f"eval/{label}/metrics.json", judgement.entries())
     run.write_json(f"eval/{label}/absent.json", judgement.absent)
-    run.write_table(f"eval/{label}/{ITEMS_TABLE}", _items_table(judgement))
+    run.write_table(f"eval/{label}/{ITEMS_TABLE}", items_table(judgement))
     return judgement
 
 
@@ -207,7 +207,7 @@ def write_log(run: RunFolder, label: str, reference: Path | None = None) -> Path
     return peer.write_log(folder, folder / peer.LOG_NAME, numbers)
 
 
-def _items_table(judgement: Judgement) -> pa.Table:
+def items_table(judgement: Judgement) -> pa.Table:
     """What each mean is the mean of, by record; items for which a metric is not defined are left out."""
     rows = [
         {"metric": name, "id": record, "value": value}
