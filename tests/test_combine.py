@@ -10,13 +10,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.combine import Apart, Gradient, GradMatched, Split, combine_of, measured_step, norm, rescaled_step
+from expunge.combine import (
+    Apart,
+    Combine,
+    Gradient,
+    GradMatched,
+    Project,
+    Sago,
+    Split,
+    combine_of,
+    measured_step,
+    norm,
+    rescaled_step,
+)
 from expunge.core import Batch, Side
-from expunge.errors import TrainingError
+from expunge.errors import MethodError, TrainingError
+from expunge.lm import Scored
 from expunge.recipe import Method, TermSpec
 from expunge.step import Step, accumulate
 from expunge.terms import Term, build_terms
 from tests.contract import harness as h
+from tests.fixtures.models import tiny
 from tests.test_step import FORGET, RETAIN, Noisy, both, grads
 
 HARD = (
@@ -181,6 +195,79 @@ def copied(module: nn.Module) -> list[Tensor]:
 
 def moved(module: nn.Module, before: Sequence[Tensor]) -> float:
     return norm([p.detach() - b for p, b in zip(module.parameters(), before, strict=True)])
+
+
+def shared() -> Scored:
+    """A model all of whose parameters both sides reach."""
+    return Scored(tiny("llama"))
+
+
+def met(combine: Combine, made: tuple[Term, ...], micro: Micro) -> tuple[dict[str, Tensor], dict[str, float]]:
+    model, split = shared(), combine.split(made)
+    apart = Apart([p for p in model.parameters() if p.requires_grad], split)
+    accumulate(Step(split.terms, joined=False), model, micro, backward, list(range(len(micro))), apart)
+    report = apart.meet(combine)
+    return {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}, report
+
+
+def each_part(micro: Micro) -> list[dict[str, Tensor]]:
+    found = []
+    for term in terms("none"):
+        model = shared()
+        accumulate(Step((term,), joined=False), model, micro, backward, list(range(len(micro))))
+        found.append({name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None})
+    return found
+
+
+@pytest.mark.parametrize("micro", PIECES, ids=["whole", "in pieces"])
+def test_projection_leaves_nothing_against_what_retains(micro: Micro) -> None:
+    forget, retain = each_part(micro)
+    inner = sum(float((forget[n] * retain[n]).sum()) for n in forget)
+    square = sum(float(g.square().sum()) for g in retain.values())
+    found, report = met(Project(), terms("none"), micro)
+    assert inner < 0, "or the test says nothing"
+    assert report["gradient_cosine"] == pytest.approx(inner / (length(forget) * math.sqrt(square)), rel=1e-5)
+    share = min(0.0, inner) / square
+    expected = {n: retain[n] + forget[n] - share * retain[n] for n in forget}
+    h.close(found, expected, rtol=1e-6)
+    left = sum(float(((found[n] - retain[n]) * retain[n]).sum()) for n in found)
+    assert left >= -1e-5 * square
+
+
+@pytest.mark.parametrize("micro", PIECES, ids=["whole", "in pieces"])
+def test_sago_follows_the_forget_gradient_where_signs_agree(micro: Micro) -> None:
+    forget, retain = each_part(micro)
+    found, report = met(Sago(), terms("none"), micro)
+    expected = {n: torch.where(forget[n].sign() == retain[n].sign(), forget[n], retain[n]) for n in forget}
+    h.close(found, expected, rtol=1e-6)
+    assert 0.2 < report["agreeing"] < 0.8
+
+
+def test_projection_by_hand_with_a_part_that_only_one_reaches() -> None:
+    one, two = torch.tensor([3.0, 0.0]), torch.tensor([-1.0, 1.0])
+    gradient, report = Project()({"forget": [one, None, one], "others": [two, two, None]})
+    # <g_f, g_r> = -3, ||g_r||^2 = 4: g_r grows by 3/4
+    assert [g.tolist() for g in gradient if g is not None] == [[1.25, 1.75], [-1.75, 1.75], [3.0, 0.0]]
+    assert report["gradient_cosine"] == pytest.approx(-3 / (math.sqrt(18) * 2))
+    agreeing, _ = Project()({"forget": [one], "others": [-two]})
+    assert [g.tolist() for g in agreeing if g is not None] == [[4.0, -1.0]], "a plain sum where nothing is against"
+    gated, report = Sago()({"forget": [one, None, one], "others": [two, two, None]})
+    assert [None if g is None else g.tolist() for g in gated] == [[-1.0, 1.0], [-1.0, 1.0], None]
+    assert report == {"agreeing": 0.0}
+
+
+def test_what_is_held_on_forget_records_is_no_part_of_what_forgets() -> None:
+    made = build_terms(Method(preset="tif-retain"))
+    assert Project().split(made).parts == {"forget": (0,), "others": (1, 2)}
+    with pytest.raises(MethodError, match="combine=sago needs a term beside those that forget"):
+        Sago().split(build_terms(Method(preset="ga")))
+
+
+def test_one_way_to_meet_at_a_time() -> None:
+    assert combine_of(terms("none"), "project") == Project()
+    assert combine_of(terms("none"), "sago") == Sago()
+    with pytest.raises(MethodError, match="grad-matched scales"):
+        combine_of(terms("grad-matched"), "sago")
 
 
 def test_a_step_in_pieces_is_the_step_to_the_bit_and_its_length_is_measured() -> None:

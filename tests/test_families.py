@@ -18,7 +18,7 @@ from expunge.lm import Scored
 from expunge.recipe import Method
 from expunge.refcache import Reference
 from expunge.step import Step, accumulate
-from expunge.terms import build_terms
+from expunge.terms import build_terms, worded
 from tests.contract import harness as h
 from tests.fixtures.models import SUPPORTED, tiny
 
@@ -31,7 +31,7 @@ FAST = {(family, preset) for family in SUPPORTED for preset in FEW} | {("llama",
 def trained(family: str, preset: str, naive: bool) -> tuple[list[float], dict[str, Tensor]]:
     """The loss before each of a few small steps and after them, and how far each parameter went."""
     module, frozen = Scored(tiny(family), naive=naive), Scored(tiny(family, seed=1).requires_grad_(False), naive=naive)
-    terms = build_terms(Method(preset=preset))
+    terms = worded(build_terms(Method(preset=preset)), lambda text: [4, 9])
     sides = {t.on: FORGET if t.on == "forget" else OTHERS for t in terms}
     step, optimizer = Step(terms, Reference(frozen), joined=not naive), torch.optim.SGD(module.parameters(), lr=1e-3)
     start = {name: p.detach().clone() for name, p in module.named_parameters()}

@@ -35,6 +35,21 @@ TABLE: dict[str, list[Row]] = {
     "satimp": [forget("ga", "satimp"), (*RETAIN[:-1], 0.1)],
     "satimp-ou": [forget("ga", "satimp:beta2=1.0", coef=0.1), RETAIN],
     "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
+    "idk-nll": [forget("alternative"), RETAIN],
+    "idk-dpo": [forget("dpo"), RETAIN],
+    "altpo": [forget("dpo:beta=0.05,alternatives=own"), RETAIN],
+    "undial": [forget("undial")],
+    "undial-ou": [forget("undial:positions=predicting")],
+    "ceu": [forget("ceu:denominator=selected", select="skip")],
+    "pdu": [forget("flatten"), RETAIN],
+    "palu": [
+        forget("flatten:top_k=50,of=reference,denominator=selected", "given", "threshold:value=0.0 > onset"),
+        ("kl:direction=reverse,denominator=selected", "forget", "given", "threshold:value=0.0", "unselected", 1.0),
+        RETAIN,
+    ],
+    "ihl": [forget("ihl"), RETAIN],
+    "jensun": [forget("jensun", coef=0.5), ("js", *RETAIN[1:-1], 0.5)],
+    "bst": [forget("bst"), RETAIN],
     "tokenunlearn-hard": [forget("ga", CRITICAL, "top"), RETAIN],
     "tokenunlearn-hard-wga": [forget("ga", CRITICAL, "top"), RETAIN],
     "tokenunlearn-hard-npo": [forget("npo", CRITICAL, "top"), RETAIN],
@@ -50,6 +65,14 @@ TABLE: dict[str, list[Row]] = {
 def test_a_preset_is_what_its_paper_says(name: str) -> None:
     terms = build_terms(Method(preset=name))
     assert [(str(t.objective), t.on, str(t.score), str(t.select), t.tokens, t.coef) for t in terms] == TABLE[name]
+
+
+def test_pdu_bounds_the_retain_loss() -> None:
+    constraint = build_terms(Method(preset="pdu"))[1].constraint
+    assert constraint is not None
+    assert constraint.model_dump() == {"at_most": 0.3, "start": 100.0, "rate": 5.0, "warmup_epochs": 5.0}
+    with pytest.raises(MethodError, match="constraint, which finds its factor, and coef or retain_coef 2"):
+        build_terms(Method(preset="pdu", retain_coef=2.0))
 
 
 def test_tokenunlearn_takes_alpha_and_r_and_keeps_the_base_methods_own_weight() -> None:

@@ -10,14 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import TrainingError
+from expunge.errors import MethodError, TrainingError
 from expunge.terms import Term
 
+How = Literal["sum", "project", "sago"]
 Gradient = Sequence[Tensor | None]
 """One tensor a trainable parameter, in their order; None where nothing reached it."""
 
@@ -74,9 +75,83 @@ class GradMatched:
         return [_added(_scaled(f, scale), o) for f, o in zip(forget, others, strict=True)], {"forget_scale": scale}
 
 
-def combine_of(terms: Sequence[Term]) -> Combine | None:
+@dataclass(frozen=True)
+class Project:
+    """g_r + g_f, g_f without its part against g_r: where <g_f, g_r> < 0, g_f - (<g_f, g_r> / ||g_r||^2) g_r.
+
+    g_f is the gradient of what forgets, g_r that of all other terms, each with its factors; the products run over all
+    parameters. To first order the step then undoes nothing of what retains. `gradient_cosine` in the log is that of
+    g_f and g_r before.
+
+    Source: PCGrad (Yu et al., arXiv 2001.06782), for one of the two sides.
+    Relations: `Sago` decides coordinate by coordinate.
+
+    >>> gradient, report = Project()({"forget": [torch.tensor([1.0, -1.0])], "others": [torch.tensor([0.0, 2.0])]})
+    >>> gradient[0].tolist(), round(report["gradient_cosine"], 4)  # [1, -1] loses its second part
+    ([1.0, 2.0], -0.7071)
+    """
+
+    def split(self, terms: Sequence[Term]) -> Split:
+        return _two_parts(terms, "project")
+
+    def __call__(self, gradients: Mapping[str, Gradient]) -> tuple[Gradient, dict[str, float]]:
+        forget, others = gradients["forget"], gradients["others"]
+        inner, square = _product(forget, others), norm(others) ** 2
+        against = min(0.0, inner) / square if square else 0.0
+        met = [_added(f, _scaled(o, 1.0 - against)) for f, o in zip(forget, others, strict=True)]
+        return met, {"gradient_cosine": _cosine(inner, norm(forget), math.sqrt(square))}
+
+
+@dataclass(frozen=True)
+class Sago:
+    """g_f in the coordinates where it has the sign of g_r, g_r in the others: nothing is forgotten against the rest.
+
+    g_f and g_r as in `Project`. `agreeing` in the log is the share of coordinates that follow g_f.
+
+    Source: SAGO (ACL 2026, arXiv 2604.14808), from a digest of the equation; the code was not compared.
+    Differs: where both are 0 the coordinate counts as agreeing.
+
+    >>> parts = {"forget": [torch.tensor([1.0, -3.0])], "others": [torch.tensor([2.0, 2.0])]}
+    >>> gradient, report = Sago()(parts)
+    >>> gradient[0].tolist(), report["agreeing"]
+    ([1.0, 2.0], 0.5)
+    """
+
+    def split(self, terms: Sequence[Term]) -> Split:
+        return _two_parts(terms, "sago")
+
+    def __call__(self, gradients: Mapping[str, Gradient]) -> tuple[Gradient, dict[str, float]]:
+        met: list[Tensor | None] = []
+        agreeing = total = 0
+        for one, other in zip(gradients["forget"], gradients["others"], strict=True):
+            if one is None or other is None:
+                met.append(other)  # a gradient that is nowhere else 0 has no sign to agree with
+                continue
+            same = one.sign() == other.sign()
+            met.append(torch.where(same, one, other))
+            agreeing, total = agreeing + int(same.sum()), total + same.numel()
+        return met, {"agreeing": agreeing / total if total else 0.0}
+
+
+def combine_of(terms: Sequence[Term], how: How = "sum") -> Combine | None:
     """How the gradients of these terms meet; None where it is their plain sum."""
-    return GradMatched() if any(t.control == "grad-matched" for t in terms) else None
+    matched = any(t.control == "grad-matched" for t in terms)
+    if matched and how != "sum":
+        raise MethodError(f"control=grad-matched scales the gradient before a plain sum, not before combine={how}")
+    if how == "project":
+        return Project()
+    if how == "sago":
+        return Sago()
+    return GradMatched() if matched else None
+
+
+def _two_parts(terms: Sequence[Term], how: How) -> Split:
+    """What forgets, and all other terms: other sides, and what holds the unselected tokens of forget records."""
+    forget = tuple(i for i, t in enumerate(terms) if t.on == "forget" and t.tokens != "unselected")
+    others = tuple(i for i in range(len(terms)) if i not in forget)
+    if not others:
+        raise MethodError(f"combine={how} needs a term beside those that forget, such as nll on retain")
+    return Split(tuple(terms), {"forget": forget, "others": others})
 
 
 @dataclass
@@ -166,6 +241,16 @@ def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[Mapping[n
 def _moved(parameters: Sequence[nn.Parameter], old: Sequence[Tensor]) -> float:
     with torch.no_grad():
         return norm([p.float() - before.float() for p, before in zip(parameters, old, strict=True)])
+
+
+def _product(one: Gradient, other: Gradient) -> float:
+    """<g, h> over all parameters, each tensor's part in float32."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return math.fsum(float((a.float() * b.float()).sum()) for a, b in pairs)
+
+
+def _cosine(inner: float, one: float, other: float) -> float:
+    return inner / (one * other) if one and other else 0.0
 
 
 def _scaled(gradient: Tensor | None, factor: float) -> Tensor | None:

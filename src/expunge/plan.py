@@ -202,12 +202,15 @@ def _stages(
     yield _controlled(
         _stage("unlearn", recipe, recipe.train, forget.records, together, shape, reference, speed),
         recipe.method.control,
+        recipe.method.combine,
     )
 
 
-def _controlled(stage: Stage, control: str) -> Stage:
-    """The stage with what a control that is matched in strength holds and computes beside it."""
+def _controlled(stage: Stage, control: str, combine: str) -> Stage:
+    """The stage with what a control matched in strength, or a meeting of gradients, holds and computes beside it."""
     weights = stage.memory.get("weights", 0)
+    if combine != "sum":
+        return replace(stage, memory={**stage.memory, "gradients kept apart": 2 * weights})
     if control == "update-matched":
         return replace(stage, memory={**stage.memory, "parameters before the step": weights})
     if control != "grad-matched":

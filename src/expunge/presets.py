@@ -108,11 +108,22 @@ PRESETS: Mapping[str, Preset] = {
         "negative preference optimisation: ascent that fades below the reference",
         "arXiv 2404.05868; OpenUnlearning",
         (_forget("npo:beta=0.1"), _retain()),
+        settings={"beta": "0.objective.beta"},
     ),
     "simnpo": Preset(
         "NPO without a reference, length-normalised",
         "arXiv 2410.07163; OpenUnlearning",
         (_forget("simnpo:beta=4.5,delta=0", coef=0.125), _retain()),
+        settings={"beta": "0.objective.beta", "delta": "0.objective.delta", "forget": "0.coef", "retain": "1.coef"},
+        alternatives=(
+            ("simnpo:beta=2.5,forget=0.1375", "TOFU forget05, the authors' repository"),
+            (
+                "simnpo:beta=3.5,delta=1",
+                "Llama-3.2-1B on TOFU forget10: the best of OpenUnlearning, learning_rate 5e-5",
+            ),
+            ("simnpo:beta=0.7,retain=0.1", "MUSE News, the authors' repository"),
+            ("simnpo:beta=0.75,retain=0.1", "MUSE Books, the authors' repository"),
+        ),
     ),
     "rmu": Preset(
         "hidden states of forget tokens steered to a random direction, those of retain tokens held at the reference's",
@@ -125,6 +136,8 @@ PRESETS: Mapping[str, Preset] = {
         "arXiv 2502.19301; OpenUnlearning (beta 1)",
         (_forget("ga", score="confidence:beta=1"), _retain()),
         differs="the authors' code uses beta 5",
+        settings={"beta": "0.score.beta"},
+        alternatives=(("wga:beta=5", "the authors' code: 5 epochs, weight_decay 0, learning_rate 1e-5"),),
     ),
     "satimp": Preset(
         "ascent weighted by saturation times importance",
@@ -176,6 +189,96 @@ PRESETS: Mapping[str, Preset] = {
         differs="sequences without unwanted words are defined, not NaN; needs one micro-batch an update",
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif-code"),
+    ),
+    "idk-nll": Preset(
+        "refusals taught in place of the forget answers, likelihood on the retain set",
+        "TOFU, arXiv 2401.06121; OpenUnlearning's IdkNLL",
+        (_forget("alternative"), _retain()),
+        differs="a mean over sequences of token means; refusals of our own: see data.refusals",
+    ),
+    "idk-dpo": Preset(
+        "a refusal preferred over the forget answer",
+        "TOFU, arXiv 2401.06121, DPO as in arXiv 2305.18290; OpenUnlearning's DPO with idontknow.jsonl",
+        (_forget("dpo:beta=0.1"), _retain()),
+        differs="refusals of our own: see data.refusals",
+        settings={"beta": "0.objective.beta"},
+    ),
+    "altpo": Preset(
+        "another plausible answer of the model itself preferred over the forget answer",
+        "AltPO, arXiv 2409.13474",
+        (_forget("dpo:beta=0.05,alternatives=own"), _retain()),
+        differs="the model is asked the plain question, and samples that are the old answer again are dropped",
+        settings={"beta": "0.objective.beta", "retain": "1.coef"},
+        alternatives=(
+            ("altpo:beta=0.05,retain=1", "Llama-3.2-1B on TOFU forget10: best of the grid, learning_rate 2e-5"),
+            ("altpo:beta=0.1,retain=2", "the grid: beta .05 .1 .5; retain 1 2 5; learning_rate 1e-5 2e-5 5e-5"),
+        ),
+    ),
+    "undial": Preset(
+        "self-distillation: the reference's own prediction with the answer's logit lowered",
+        "UNDIAL, arXiv 2402.10052; OpenUnlearning (learning_rate 1e-4, no retain term)",
+        (_forget("undial:beta=10"),),
+        differs="averaged over the answer; OpenUnlearning's mean over prompt and padding is undial-ou",
+        settings={"beta": "0.objective.beta"},
+    ),
+    "undial-ou": Preset(
+        "UNDIAL as OpenUnlearning computes it: over prompt and padding too, where it lowers an entry at random",
+        "arXiv 2402.10052; OpenUnlearning",
+        (_forget("undial:beta=10,positions=predicting"),),
+        settings={"beta": "0.objective.beta"},
+    ),
+    "ceu": Preset(
+        "cross-entropy to the model's own prediction without the answer's token; the first answer token is left out",
+        "CE-U, arXiv 2503.01224; OpenUnlearning (no retain term)",
+        (_forget("ceu:denominator=selected", select="skip:n=1"),),
+    ),
+    "pdu": Preset(
+        "the highest logit of forget tokens brought to the mean, under a bound on the retain loss (primal-dual)",
+        "PDU, arXiv 2506.05314; OpenUnlearning, TOFU: learning_rate 1e-5",
+        (
+            _forget("flatten:top_k=1"),
+            {**_retain(), "constraint": {"at_most": 0.3, "start": 100.0, "rate": 5.0, "warmup_epochs": 5.0}},
+        ),
+        differs="one move of the dual variable an update; OpenUnlearning moves it in every micro-batch, and reads logits "
+        "one place on (flatten:positions=own)",
+    ),
+    "palu": Preset(
+        "the first tokens of annotated spans flattened, the rest of the answer held at the reference's prediction",
+        "PALU, Zhai et al., ACL 2026, arXiv 2601.03190",
+        (
+            _forget(
+                "flatten:top_k=50,of=reference,denominator=selected",
+                score="given",
+                select="threshold:value=0 > onset:n=3",
+            ),
+            {
+                **_forget("kl:direction=reverse,denominator=selected", score="given", select="threshold:value=0"),
+                "tokens": "unselected",
+            },
+            _retain(),
+        ),
+        differs="K 50 and the first 3 tokens as in its best results; its configuration ships K 1 and whole spans",
+        settings={"flatten": "0.coef", "leash": "1.coef", "retain": "2.coef"},
+        alternatives=(("palu:leash=0.5,retain=0.5", "the grid: .2 .5 1 2 5 for both; learning_rate 1e-5 to 5e-5"),),
+    ),
+    "ihl": Preset(
+        "inverted hinge loss: the answer gives way to its strongest rival",
+        "LoKU, arXiv 2408.06621",
+        (_forget("ihl"), _retain()),
+        differs="without its Fisher-weighted initialisation of adapters",
+    ),
+    "jensun": Preset(
+        "forget tokens turned into a refusal's, retain tokens held at the reference, both by Jensen-Shannon divergence",
+        "JensUn, arXiv 2509.02820",
+        (_forget("jensun", coef=0.5), _retain("js", coef=0.5)),
+        differs="the refusal's tokens share the mass; jensun:mass=each is the released code",
+        settings={"forget": "0.coef", "retain": "1.coef"},
+    ),
+    "bst": Preset(
+        "ascent against the answer and the model's own likeliest tokens beside it",
+        "BS-T, Li et al., ICLR 2026, arXiv 2510.19422",
+        (_forget("bst:lam=0.3,top_k=10"), _retain()),
+        differs="lam and k were not published; 0.3 and 10 are our defaults",
     ),
 }
 
