@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -323,3 +324,29 @@ def test_a_batch_everywhere_reads_prompt_and_padding_too() -> None:
     assert (values > 0).all()
     assert not stats.logp[~BATCH.mask].any()
     assert isinstance(BATCH, Batch)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            "You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/x/y.\n"
+            "401 Client Error. (Request ID: Root=1-a)",
+            "cannot load 'x/y': it is gated or private: accept its terms on the hub and set HF_TOKEN",
+        ),
+        (
+            "We couldn't connect to 'https://huggingface.co' to load the files, and it is not cached.",
+            "cannot load 'x/y': the hub cannot be reached from here. Give the folder of a local copy",
+        ),
+        ("x/y does not appear to have a file named config.json.", "does not appear to have a file named config.json"),
+    ],
+    ids=["gated", "no network", "no model"],
+)
+def test_what_the_hub_refuses_is_said_in_our_words(raised: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(raised)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(lms.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match=re.escape(said)):
+        lms.load(Model(model_name_or_path="x/y"))

@@ -322,6 +322,26 @@ def test_a_hub_data_set_that_cannot_be_had_is_said_in_our_words(monkeypatch: pyt
     )
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("Dataset 'a/b' is a gated dataset on the Hub. Visit the dataset page to ask for access.", "accept its terms"),
+        ("Couldn't reach 'a/b' on the Hub (ConnectionError)", "the hub cannot be reached and it is not in the cache"),
+    ],
+    ids=["gated", "no network"],
+)
+def test_what_the_hub_refuses_is_said_in_our_words(raised: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError(raised)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    assert said in fault(Source(dataset_name="a/b"))
+
+
 def test_hub_data_sets_are_read_through_datasets(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     source = Source(dataset_name=str(tmp_path))
