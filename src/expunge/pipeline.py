@@ -147,6 +147,7 @@ def judge(
             folder,
             label,
             reference=oracle,
+            target=None if label in (ORACLE, TARGET) else verdict.tables_of(folder, TARGET),
             settings=settings_of(recipe),
             progress=lambda what, done, total: bar(done, total, what),
         )

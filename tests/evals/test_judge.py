@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expunge.errors import RunFolderError
-from expunge.evals import judge, measure, metrics, peer
+from expunge.evals import composite, judge, measure, membership, metrics, peer
 from expunge.evals.judge import metrics_from_folder
 from expunge.evals.measure import CONVENTIONS, Measured
 from expunge.evals.numbers import Bootstrap
@@ -87,7 +87,8 @@ def write(folder: Path) -> Path:
 def test_every_number_has_n_error_and_interval() -> None:
     oracle = measure.reference_of("oracle", sets(3.0, seed=1), CONVENTIONS["expunge"])
     found = judge.judge(sets(), oracle, CONVENTIONS["expunge"], QUICK)
-    assert set(found.absent) == {"mia_gradnorm", *(f"{a}_{r}" for a in RATED for r in ("tpr_at_1_fpr", "tpr_at_5_fpr"))}
+    rates = {f"{attack}_{rate}" for attack in RATED for rate in membership.RATES}
+    assert set(found.absent) == {"mia_gradnorm", *rates, *composite.NAMES}
     for name, entry in found.entries().items():
         assert entry["n"] > 0, name
         assert entry["ci_low"] <= entry["agg_value"] <= entry["ci_high"], name
@@ -105,7 +106,8 @@ def test_without_holdout_and_oracle_their_numbers_are_absent_with_the_reason() -
     found = judge.judge(sets(holdout=False), None, CONVENTIONS["expunge"], QUICK)
     assert set(found.absent) == {
         "mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_reference", "privleak",
-        "mia_gradnorm", "set_drift", "forget_quality", "forget_quality_ks",
+        "mia_gradnorm", "set_drift", "forget_quality", "forget_quality_ks", "forget_excess_Prob",
+        "forget_excess_extraction", *composite.NAMES,
     }  # fmt: skip
     assert not set(found.absent) & set(found.numbers)
     assert "no holdout set" in found.absent["privleak"]

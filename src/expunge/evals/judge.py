@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from expunge.errors import RunFolderError
-from expunge.evals import measure, membership, metrics, peer, stats
+from expunge.evals import composite, measure, membership, metrics, peer, stats
 from expunge.evals.measure import FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, per_item
 from expunge.evals.metrics import PerItem
-from expunge.evals.numbers import Bootstrap, Number, mean
+from expunge.evals.numbers import Bootstrap, Number, defined, mean
 from expunge.evals.stats import FloatArray, Interval, Sample
 
 _WORSE = (
+    "forget_excess",
     "forget_verbmem",
     "forget_knowmem",
     "forget_Q_A",
@@ -48,24 +49,34 @@ def metrics_from_folder(
     folder: Path,
     reference: Path | None = None,
     *,
+    target: Path | None = None,
     convention: str = "expunge",
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """metrics.json of an evaluation folder (eval/LABEL of a run), recomputed from its tables: no model, no torch.
 
-    `reference` is the oracle's evaluation folder, or a TOFU_EVAL.json that OpenUnlearning wrote for it.
+    `reference` is the oracle's evaluation folder, or a TOFU_EVAL.json that OpenUnlearning wrote for it; `target` that
+    of the model before unlearning, which composite scores are relative to.
     """
-    return judge_folder(folder, reference, convention=convention, bootstrap=Bootstrap(resamples, seed)).entries()
+    how = Bootstrap(resamples, seed)
+    return judge_folder(folder, reference, target=target, convention=convention, bootstrap=how).entries()
 
 
 def judge_folder(
-    folder: Path, reference: Path | None, *, convention: str = "expunge", bootstrap: Bootstrap | None = None
+    folder: Path,
+    reference: Path | None,
+    *,
+    target: Path | None = None,
+    convention: str = "expunge",
+    bootstrap: Bootstrap | None = None,
 ) -> Judgement:
-    """The judgement of an evaluation folder; `reference` as for `metrics_from_folder`."""
+    """The judgement of an evaluation folder; `reference` and `target` as for `metrics_from_folder`."""
     how = measure.convention(convention)
     oracle = None if reference is None else read_reference(reference, how)
-    return judge(measure.read_sets(folder), oracle, how, bootstrap or Bootstrap(), measure.read_texts(folder))
+    before = None if target is None else measure.read_sets(target)
+    sets, texts = measure.read_sets(folder), measure.read_texts(folder)
+    return judge(sets, oracle, how, bootstrap or Bootstrap(), texts, before)
 
 
 def read_reference(path: Path, how: Convention) -> Reference:
@@ -83,6 +94,7 @@ def judge(
     how: Convention,
     bootstrap: Bootstrap,
     texts: Mapping[str, pa.Table] | None = None,
+    target: Mapping[str, Measured] | None = None,
 ) -> Judgement:
     """Every number that these tables and this reference give. `texts` are answers of sets that were only asked."""
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
@@ -91,10 +103,56 @@ def judge(
     absent: dict[str, str] = {}
     _utility(sets, items, numbers, absent, bootstrap)
     _forget_quality(items, reference, numbers, absent, bootstrap)
+    _excess(sets, items, numbers, absent, bootstrap)
     leaks = membership.judge(sets, reference, how, bootstrap)
     numbers |= leaks.numbers
     absent |= leaks.absent
+    if FORGET in sets:
+        sides = [None if one is None else _side(one, how) for one in (sets, target)]
+        assert sides[0] is not None
+        quality = numbers.get("forget_quality")
+        made, missing = composite.judge(sides[0], sides[1], reference, how, bootstrap, quality)
+        numbers |= made
+        absent |= missing
     return Judgement({name: numbers[name] for name in sorted(numbers)}, absent, items)
+
+
+def _side(sets: Mapping[str, Measured], how: Convention) -> composite.Side:
+    items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
+    parts, _ = _utility_parts(sets, items)
+    return composite.Side(sets, items, parts)
+
+
+def _excess(
+    sets: Mapping[str, Measured],
+    items: Mapping[str, PerItem],
+    numbers: dict[str, Number],
+    absent: dict[str, str],
+    bootstrap: Bootstrap,
+) -> None:
+    """How much more of the forget answers the model has than of holdout answers, which it never saw: 0 is ideal.
+
+    What stands in for an oracle where there is none.
+    """
+    names = {"forget_excess_Prob": "forget_Q_A_Prob", "forget_excess_extraction": "extraction_strength"}
+    if FORGET not in sets or HOLDOUT not in sets:
+        absent.update(dict.fromkeys(names, "no holdout set: what a model has of records it never saw is not known"))
+        return
+    answers = sets[HOLDOUT]
+    never = {"forget_excess_Prob": metrics.probability(answers.loss)}
+    never["forget_excess_extraction"] = metrics.extraction_strength(answers.answers)
+    for name, metric in names.items():
+        mine, other = defined(items[metric]), defined(never[name])
+        means = [stats.weighted_mean(part.averaged) for part in (mine, other)]
+
+        def difference(
+            own: FloatArray, theirs: FloatArray, pair: Sequence[stats.Statistic] = tuple(means)
+        ) -> FloatArray:
+            return pair[0](own) - pair[1](theirs)
+
+        interval = bootstrap(difference, [Sample.of(mine.subjects), Sample.of(other.subjects)], (-1.0, 1.0))
+        counts: dict[str, object] = {"n_forget": len(mine), "n_holdout": len(other)}
+        numbers[name] = Number(interval, "worse", "holdout records", facts=counts)
 
 
 def _items(name: str, measured: Measured, how: Convention) -> dict[str, PerItem]:
@@ -115,6 +173,19 @@ def _utility(
     bootstrap: Bootstrap,
 ) -> None:
     """Model utility: the harmonic mean of probability, ROUGE and truth ratio of every set that is to be kept."""
+    parts, why = _utility_parts(sets, items)
+    if not parts:
+        absent["model_utility"] = why
+        return
+    numbers["model_utility"] = _harmonic(parts, bootstrap)
+    published = {name: [*trio[:2], measure.tofu_truth_ratio(sets[name])] for name, trio in parts.items()}
+    numbers["model_utility_tofu"] = _harmonic(
+        {name: [part for part in trio if part is not None] for name, trio in published.items()}, bootstrap
+    )
+
+
+def _utility_parts(sets: Mapping[str, Measured], items: Mapping[str, PerItem]) -> tuple[dict[str, list[PerItem]], str]:
+    """The three metrics of each set that is to be kept; empty with the reason if model utility cannot be had."""
     kept = [name for name in sets if name not in (FORGET, HOLDOUT)]
     wanted = list(TOFU_UTILITY) if set(kept) & set(TOFU_UTILITY[1:]) else kept
     parts: dict[str, list[PerItem]] = {}
@@ -126,16 +197,8 @@ def _utility(
         if not missing:
             parts[name] = [part for part in trio if part is not None]
         elif wanted == list(TOFU_UTILITY):
-            absent["model_utility"] = f"the set '{name}' has no {' and no '.join(missing)}"
-            return
-    if not parts:
-        absent["model_utility"] = "no set has probability, ROUGE and truth ratio"
-        return
-    numbers["model_utility"] = _harmonic(parts, bootstrap)
-    published = {name: [*trio[:2], measure.tofu_truth_ratio(sets[name])] for name, trio in parts.items()}
-    numbers["model_utility_tofu"] = _harmonic(
-        {name: [part for part in trio if part is not None] for name, trio in published.items()}, bootstrap
-    )
+            return {}, f"the set '{name}' has no {' and no '.join(missing)}"
+    return parts, "" if parts else "no set has probability, ROUGE and truth ratio"
 
 
 def _harmonic(parts: Mapping[str, Sequence[PerItem]], bootstrap: Bootstrap) -> Number:

@@ -159,7 +159,7 @@ class Reference:
     """What an oracle, or another model to compare with, says on the same items; None where it says nothing.
 
     `ratios`: truth ratios of the forget set. `losses`: by set, forget and holdout. `min_k`: membership scores by set;
-    `min_k_auc`: their AUC, where a log holds no more than that.
+    `min_k_auc`: their AUC, where a log holds no more than that. `aucs`: of every attack that needs no second model.
     """
 
     name: str
@@ -167,6 +167,7 @@ class Reference:
     losses: Mapping[str, PerItem] | None = None
     min_k: Mapping[str, PerItem] | None = None
     min_k_auc: float | None = None
+    aucs: Mapping[str, float] | None = None
 
 
 def reference_of(name: str, sets: Mapping[str, Measured], how: Convention) -> Reference:
@@ -175,14 +176,18 @@ def reference_of(name: str, sets: Mapping[str, Measured], how: Convention) -> Re
     if FORGET in sets:
         ratios = per_item(FORGET, replace(sets[FORGET], generations=None), how).get("forget_truth_ratio")
     both = {name: sets[name] for name in (FORGET, HOLDOUT) if name in sets}
-    scores = {name: attacks(measured, how)["mia_min_k"] for name, measured in both.items()}
     complete = len(both) == 2
+    all_scores = {name: attacks(measured, how) for name, measured in both.items()}
+    scores = {name: found["mia_min_k"] for name, found in all_scores.items()}
     return Reference(
         name,
         ratios,
         {name: measured.loss for name, measured in both.items()} if complete else None,
         scores if complete else None,
         metrics.auc(scores[FORGET], scores[HOLDOUT]) if complete else None,
+        {a: metrics.auc(x, all_scores[HOLDOUT][a]) for a, x in all_scores[FORGET].items() if a in all_scores[HOLDOUT]}
+        if complete
+        else None,
     )
 
 

@@ -35,6 +35,7 @@ def read_log(path: Path) -> Reference:
         {name: item for name, item in losses.items() if item is not None},
         {name: item for name, item in scores.items() if item is not None},
         None if auc is None else float(auc),
+        {name: float(v) for name in log if name.startswith("mia_") and (v := log[name].get("agg_value")) is not None},
     )
 
 

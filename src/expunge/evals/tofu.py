@@ -95,19 +95,22 @@ def evaluate(
     label: str,
     *,
     reference: Path | None = None,
+    target: Path | None = None,
     settings: Settings | None = None,
     progress: OnProgress | None = None,
 ) -> Judgement:
     """The judgement of a model on the sets; its tables, items, metrics and what is absent are in eval/LABEL of the run.
 
     A table whose key (model, token ids, settings) is already there is not made again, so that a second evaluation
-    computes nothing and an interrupted one goes on with the set it had not finished. `reference` as in `judge_folder`.
+    computes nothing and an interrupted one goes on with the set it had not finished. `reference` and
+    `target` as in `judge_folder`.
     """
     how = settings or Settings()
     if not sets.get(FORGET):
         raise DataError(f"the evaluation needs a forget set; it was given {', '.join(sets) or 'no set'}")
     make_tables(lm, encoder, sets, run, label, how, progress)
-    judgement = judge_folder(run.file(f"eval/{label}"), reference, convention=how.convention, bootstrap=how.bootstrap)
+    folder = run.file(f"eval/{label}")
+    judgement = judge_folder(folder, reference, target=target, convention=how.convention, bootstrap=how.bootstrap)
     run.write_json(f"eval/{label}/metrics.json", judgement.entries())
     run.write_json(f"eval/{label}/absent.json", judgement.absent)
     run.write_table(f"eval/{label}/{ITEMS_TABLE}", items_table(judgement))

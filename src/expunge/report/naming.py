@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Other")
+GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Composite", "Other")
 HEADLINES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Forgotten?", "Does it still say the answers?", ("forget_knowmem_ROUGE", "forget_Q_A_Prob", "forget_Q_A_ROUGE")),
     (
@@ -47,6 +47,14 @@ _SINGLE = {
     "mia_loss": ("Leaks?", "Membership, loss", _AUC),
     "mia_zlib": ("Leaks?", "Membership, zlib", _AUC),
     "mia_reference": ("Leaks?", "Membership, reference", _AUC),
+    "forget_excess_Prob": ("Forgotten?", "Excess probability", "of forget over holdout answers; 0 is ideal"),
+    "forget_excess_extraction": ("Forgotten?", "Excess extraction", "of forget over holdout answers; 0 is ideal"),
+    "ou_memorization": ("Composite", "Memorisation score", "OpenUnlearning's: how much less than the target's"),
+    "ou_privacy": ("Composite", "Privacy score", "OpenUnlearning's: how near the oracle's membership signal"),
+    "ou_utility": ("Composite", "Utility score", "OpenUnlearning's, without fluency: share of the target's utility"),
+    "ou_aggregate": ("Composite", "Aggregate", "OpenUnlearning's: harmonic mean of the three"),
+    "ou_aggregate_without_privacy": ("Composite", "Aggregate without privacy", "OpenUnlearning's Table 6"),
+    "etw_aggregate": ("Composite", "ETW's aggregate", "degenerate: an untouched model scores 0, its best"),
     "mia_gradnorm": ("Leaks?", "Membership, gradient norm", _AUC),
     "set_drift": ("Leaks?", "Drift of the two sets", "AUC of telling forget from holdout records by words alone"),
 }
