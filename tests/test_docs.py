@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from expunge import presets, recipe
+from expunge import papers, presets, recipe, registry
 from expunge.cli import app
 from expunge.plainyaml import parse
 from expunge.resolve import method_faults
@@ -70,6 +70,23 @@ def test_options_in_commands_exist() -> None:
             known = {option for parameter in verb.params for option in parameter.opts}
             for word in shlex.split(found[3].partition("#")[0] if "'" not in found[3] else found[3]):
                 assert not word.startswith("--") or "=" in word or word in known, f"{page.name}: {line}"
+
+
+def test_the_index_of_papers_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == papers.page(), (
+        "write it anew: python -m expunge.papers > docs/paper.md"
+    )
+
+
+def test_the_index_says_of_every_method_where_it_is_from() -> None:
+    text = papers.page()
+    for name, preset in presets.PRESETS.items():
+        assert f"| `{name}` |" in text
+        assert preset.parity
+    for kind in ("objective", "scorer", "selector"):
+        for name in registry.names(kind):
+            assert papers.sections(registry.get(kind, name)).get("Source"), name
+    assert not {name.lower() for name, *_ in papers.MISSING} & set(presets.PRESETS), "it is there after all"
 
 
 def test_every_preset_is_in_the_readme() -> None:

@@ -20,7 +20,7 @@ class Preset:
 
     `settings` names what may be set in the preset's spec (`tif:beta=0.3`) and where it goes: 'TERM.objective.KEY',
     'TERM.coef', or 'TERM.score.mix' for the share of the first of two summed scores. `alternatives` are such specs that
-    were published, each with its occasion.
+    were published, each with its occasion. `parity`: what was held against numbers of published code.
     """
 
     summary: str
@@ -29,6 +29,7 @@ class Preset:
     differs: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     alternatives: tuple[tuple[str, str], ...] = ()
+    parity: str = "from the equation"
 
 
 def _forget(objective: str, coef: float = 1.0, score: str = "uniform", select: str = "raw") -> Term:
@@ -45,6 +46,7 @@ def _targeted(preserve: float, *others: Term, score: str = "given", lpl: str = "
     return (unwanted, {**unwanted, "objective": "preserve", "tokens": "unselected", "coef": preserve}, *others)
 
 
+_EQUAL = "values and gradients of OpenUnlearning"
 _TIF = "Zhou et al., AAAI 2026, arXiv 2506.03142"
 _TUNED = "beta was tuned by model and split, 0.25 is that of the paper's sweep of the preservation weight"
 _TIF_SETTINGS = {"beta": "0.objective.beta", "preserve": "1.coef"}
@@ -92,23 +94,27 @@ PRESETS: Mapping[str, Preset] = {
         "plain gradient ascent on the forget set, nothing retained",
         "TOFU, arXiv 2401.06121",
         (_forget("ga"),),
+        parity=_EQUAL,
     ),
     "graddiff": Preset(
         "gradient ascent on the forget set, likelihood on the retain set",
         "TOFU, arXiv 2401.06121; OpenUnlearning's GradDiff",
         (_forget("ga"), _retain()),
+        parity=f"{_EQUAL}, and its trajectory",
     ),
     "graddiff-kl": Preset(
         "gradient ascent on the forget set, closeness to the reference on the retain set",
         "TOFU, arXiv 2401.06121; OpenUnlearning's GradDiff with retain_loss_type KL",
         (_forget("ga"), _retain("kl")),
         differs="the divergence is averaged over answer tokens; kl:positions=all is the peer's number",
+        parity=f"{_EQUAL} (positions=all)",
     ),
     "npo": Preset(
         "negative preference optimisation: ascent that fades below the reference",
         "arXiv 2404.05868; OpenUnlearning",
         (_forget("npo:beta=0.1"), _retain()),
         settings={"beta": "0.objective.beta"},
+        parity=_EQUAL,
     ),
     "simnpo": Preset(
         "NPO without a reference, length-normalised",
@@ -124,12 +130,14 @@ PRESETS: Mapping[str, Preset] = {
             ("simnpo:beta=0.7,retain=0.1", "MUSE News, the authors' repository"),
             ("simnpo:beta=0.75,retain=0.1", "MUSE Books, the authors' repository"),
         ),
+        parity=_EQUAL,
     ),
     "rmu": Preset(
         "hidden states of forget tokens steered to a random direction, those of retain tokens held at the reference's",
         "WMDP, arXiv 2403.03218; OpenUnlearning's RMU with retain_loss_type EMBED_DIFF",
         (_forget("rmu:steering_coeff=2"), _retain("activation")),
         differs="the peer's layer is 7 of any model; ours is a depth. WMDP trains three layers: see train.trainable",
+        parity=f"{_EQUAL} (mean=broadcast), and its direction",
     ),
     "wga": Preset(
         "ascent weighted by the target's own probability",
@@ -138,16 +146,19 @@ PRESETS: Mapping[str, Preset] = {
         differs="the authors' code uses beta 5",
         settings={"beta": "0.score.beta"},
         alternatives=(("wga:beta=5", "the authors' code: 5 epochs, weight_decay 0, learning_rate 1e-5"),),
+        parity=f"{_EQUAL}, and its trajectory",
     ),
     "satimp": Preset(
         "ascent weighted by saturation times importance",
         "arXiv 2505.11953, the authors' settings",
         (_forget("ga", score="satimp:beta1=5,beta2=0.1"), _retain(coef=0.1)),
+        parity=_EQUAL,
     ),
     "satimp-ou": Preset(
         "SatImp with the settings that OpenUnlearning ships",
         "arXiv 2505.11953; OpenUnlearning",
         (_forget("ga", coef=0.1, score="satimp:beta1=5,beta2=1"), _retain()),
+        parity=_EQUAL,
     ),
     "etw": Preset(
         "ascent weighted by the entropy of the model's own prediction, weights summing to the number of tokens",
@@ -165,6 +176,7 @@ PRESETS: Mapping[str, Preset] = {
         differs=f"{_TUNED}; nothing holds the retain set",
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif"),
+        parity="values and gradients of the released code",
     ),
     "tif-retain": Preset(
         "TIF, with likelihood on the retain set",
@@ -173,6 +185,7 @@ PRESETS: Mapping[str, Preset] = {
         differs=_TUNED,
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif-retain"),
+        parity="values and gradients of the released code",
     ),
     "tif-mlm": Preset(
         "TIF, where unwanted is what an annotation does not call general: the masked-LM identifier's way",
@@ -181,6 +194,7 @@ PRESETS: Mapping[str, Preset] = {
         differs=f"{_TUNED}; nothing holds the retain set",
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif-mlm"),
+        parity="values and gradients of the released code",
     ),
     "tif-code": Preset(
         "TIF as its released code computes it on TOFU: batch mean inside the sigmoid, general words at full weight",
@@ -189,6 +203,7 @@ PRESETS: Mapping[str, Preset] = {
         differs="sequences without unwanted words are defined, not NaN; needs one micro-batch an update",
         settings=_TIF_SETTINGS,
         alternatives=_tif_betas("tif-code"),
+        parity="values and gradients of the released code",
     ),
     "idk-nll": Preset(
         "refusals taught in place of the forget answers, likelihood on the retain set",
@@ -202,6 +217,7 @@ PRESETS: Mapping[str, Preset] = {
         (_forget("dpo:beta=0.1"), _retain()),
         differs="refusals of our own: see data.refusals",
         settings={"beta": "0.objective.beta"},
+        parity=f"{_EQUAL}, of both answers",
     ),
     "altpo": Preset(
         "another plausible answer of the model itself preferred over the forget answer",
@@ -213,6 +229,7 @@ PRESETS: Mapping[str, Preset] = {
             ("altpo:beta=0.05,retain=1", "Llama-3.2-1B on TOFU forget10: best of the grid, learning_rate 2e-5"),
             ("altpo:beta=0.1,retain=2", "the grid: beta .05 .1 .5; retain 1 2 5; learning_rate 1e-5 2e-5 5e-5"),
         ),
+        parity=f"{_EQUAL}, of both answers",
     ),
     "undial": Preset(
         "self-distillation: the reference's own prediction with the answer's logit lowered",
@@ -220,17 +237,20 @@ PRESETS: Mapping[str, Preset] = {
         (_forget("undial:beta=10"),),
         differs="averaged over the answer; OpenUnlearning's mean over prompt and padding is undial-ou",
         settings={"beta": "0.objective.beta"},
+        parity=f"{_EQUAL} (undial-ou)",
     ),
     "undial-ou": Preset(
         "UNDIAL as OpenUnlearning computes it: over prompt and padding too, where it lowers an entry at random",
         "arXiv 2402.10052; OpenUnlearning",
         (_forget("undial:beta=10,positions=predicting"),),
         settings={"beta": "0.objective.beta"},
+        parity=_EQUAL,
     ),
     "ceu": Preset(
         "cross-entropy to the model's own prediction without the answer's token; the first answer token is left out",
         "CE-U, arXiv 2503.01224; OpenUnlearning (no retain term)",
         (_forget("ceu:denominator=selected", select="skip:n=1"),),
+        parity=_EQUAL,
     ),
     "pdu": Preset(
         "the highest logit of forget tokens brought to the mean, under a bound on the retain loss (primal-dual)",
@@ -239,8 +259,9 @@ PRESETS: Mapping[str, Preset] = {
             _forget("flatten:top_k=1"),
             {**_retain(), "constraint": {"at_most": 0.3, "start": 100.0, "rate": 5.0, "warmup_epochs": 5.0}},
         ),
-        differs="one move of the dual variable an update; OpenUnlearning moves it in every micro-batch, and reads logits "
-        "one place on (flatten:positions=own)",
+        differs="one move of the dual variable an update; OpenUnlearning moves it in each micro-batch, and reads "
+        "logits one place on (flatten:positions=own)",
+        parity=f"{_EQUAL} (positions=own), and its dual variable",
     ),
     "palu": Preset(
         "the first tokens of annotated spans flattened, the rest of the answer held at the reference's prediction",

@@ -1,0 +1,110 @@
+"""The index of papers, docs/paper.md, from the docstrings of all methods and from the presets.
+
+`python -m expunge.papers > docs/paper.md` writes it anew; a test says when that is due.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+
+from expunge import combine, registry
+from expunge.presets import PRESETS, Preset
+
+_SECTION = re.compile(r"^(Source|Differs|Relations): (.*?)(?=^(?:Source|Differs|Relations): |^\s*$|\Z)", re.M | re.S)
+_ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
+
+_KINDS: tuple[tuple[registry.Kind, str], ...] = (
+    ("objective", "Objectives"),
+    ("scorer", "Scores"),
+    ("selector", "Selectors"),
+)
+
+MISSING: tuple[tuple[str, str, str], ...] = (
+    (
+        "DTO",
+        "ICLR 2026 submission, withdrawn",
+        "the share k of target tokens, the suffix ratio, the perturbation",
+    ),
+    ("BS-S", "2510.19422", "how many answers are sampled and at which weight lam; `bst` is the token form"),
+    ("DUET", "ICLR 2026", "the prefix, the number K of logits, the threshold of the Huber loss"),
+    ("SSIUU", "2509.22263", "lam, and which neurons count as negatively attributing"),
+    ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),
+    ("DualOptim+", "ICML 2026", "which optimiser states are shared, and how often the two sides alternate"),
+    ("ALTER", "2603.01792", "how its experts are routed; `ihl` is its loss, entropy its score"),
+)
+"""Methods that are not here, where they are published, and what was not published of them."""
+
+
+def sections(cls: type) -> dict[str, str]:
+    """What a method's docstring says under Source, Differs and Relations, and its first line under ''.
+
+    >>> sorted(sections(registry.get("objective", "undial")))
+    ['', 'Differs', 'Relations', 'Source']
+    """
+    doc = inspect.getdoc(cls) or ""
+    found = {name: " ".join(text.split()) for name, text in _SECTION.findall(doc)}
+    return {"": " ".join(doc.partition("\n\n")[0].split()), **found}
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from (
+        "# Papers",
+        "",
+        "What is implemented, where it is published, where its settings come from, whether its numbers were held",
+        "against the authors' or a peer's code, and how it differs from there. This page is made from docstrings and",
+        "presets: `python -m expunge.papers > docs/paper.md`.",
+        "",
+        "## Presets",
+        "",
+        "*Parity* says what was compared: *values and gradients* with the numbers of published code on fixed inputs;",
+        "*from the equation* where there was no code to run, with a derivation of its own in float64 beside it.",
+        "",
+    )
+    yield from _table(("preset", "what", "source of its settings", "parity", "differs"), map(_preset, PRESETS.items()))
+    for kind, title in _KINDS:
+        yield from ("", f"## {title}", "")
+        methods = ((name, registry.get(kind, name)) for name in registry.names(kind))
+        yield from _table(("name", "what", "source", "differs"), map(_method, methods))
+    yield from ("", "## How gradients meet", "", "`method.combine`, beside the plain sum.", "")
+    meetings = {"project": combine.Project, "sago": combine.Sago}
+    yield from _table(("name", "what", "source", "differs"), map(_method, meetings.items()))
+    yield from ("", "## Not here", "", "And what would have to be guessed.", "")
+    yield from _table(("method", "source", "what was not found"), MISSING)
+
+
+def _preset(named: tuple[str, Preset]) -> tuple[str, ...]:
+    name, preset = named
+    others = "".join(f"; `{spec}`: {occasion}" for spec, occasion in preset.alternatives)
+    return f"`{name}`", preset.summary, preset.source + others, preset.parity, preset.differs
+
+
+def _method(named: tuple[str, type]) -> tuple[str, ...]:
+    found = sections(named[1])
+    return f"`{named[0]}`", found[""], found.get("Source", ""), found.get("Differs", "")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield _row(head)
+    yield _row(("---",) * len(head))
+    for row in rows:
+        yield _row(tuple(_linked(cell) for cell in row))
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _linked(text: str) -> str:
+    return _ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
