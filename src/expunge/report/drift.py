@@ -58,8 +58,10 @@ def relations(seen: Sequence[View]) -> list[Relation]:
     """How the last value of each diagnostic goes with utility over the runs; empty for fewer than LEAST runs."""
     last = [dict(lines[-1]) if (lines := _lines(view)) else {} for view in seen]
     chosen = next((m for m in _UTILITY if sum(m in view.own.cells for view in seen) >= LEAST), None)
+    if chosen is None:
+        return []
     found = []
-    for key in _RELATED if chosen else ():
+    for key in _RELATED:
         pairs = [
             (x, view.own.cells[chosen].value)
             for view, line in zip(seen, last, strict=True)
