@@ -42,13 +42,18 @@ def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
         with runfolder.recording(folder):
             run_variants(recipe, folder, show)
         return folder
+    return _run_one(recipe, show, set())
+
+
+def _run_one(recipe: Recipe, show: Progress, judged: set[str]) -> RunFolder:
+    """One run. `judged` remembers which targets and oracles were judged how, so that a study does it once."""
     made = prepare_models(recipe, show)
     with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
         start = made[TARGET].file("model") if TARGET in made else None
         folder = runs.unlearn(recipe, start=start, on_step=shown(bar))
     if recipe.evaluation.suite != "none":
         sets = sets_of(recipe, folder)
-        references(recipe, folder, made, sets, show)
+        references(recipe, folder, made, sets, show, judged)
         judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
         if recipe.evaluation.gate is not None:
             verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
@@ -75,7 +80,9 @@ def begin_study(recipe: Recipe) -> RunFolder:
 
 def run_variants(recipe: Recipe, folder: RunFolder, show: Progress) -> list[RunFolder]:
     """The runs of a study, one after the other, and its report.html."""
-    made = [run(variant.model_copy(update={"overwrite": False}), show) for variant in recipes.variants(recipe)]
+    judged: set[str] = set()
+    variants = [variant.model_copy(update={"overwrite": False}) for variant in recipes.variants(recipe)]
+    made = [_run_one(variant, show, judged) for variant in variants]
     page.render([folder.path], folder.file(runfolder.REPORT))
     return made
 
@@ -98,20 +105,32 @@ def prepare_models(recipe: Recipe, show: Progress) -> dict[str, RunFolder]:
     return made
 
 
-def references(recipe: Recipe, folder: RunFolder, made: Mapping[str, RunFolder], sets: Sets, show: Progress) -> None:
+def references(
+    recipe: Recipe, folder: RunFolder, made: Mapping[str, RunFolder], sets: Sets, show: Progress, judged: set[str]
+) -> None:
     """Judges target and oracle: in their own runs where they have one, so that several methods share the tables."""
+    folder.update(compared_with={label: os.path.relpath(other.path, folder.path) for label, other in made.items()})
     if ORACLE in made:
-        judge(recipe, made[ORACLE], ORACLE, made[ORACLE].file("model"), sets, None, show)
-        made[ORACLE].seal()
+        _judge_once(recipe, made[ORACLE], ORACLE, sets, None, show, judged)
     elif recipe.evaluation.oracle is not None and not recipe.evaluation.oracle.endswith(".json"):
         judge(recipe, folder, ORACLE, _model_in(recipe.evaluation.oracle), sets, None, show)
-    folder.update(compared_with={label: os.path.relpath(other.path, folder.path) for label, other in made.items()})
     oracle = oracle_tables(recipe, folder)
     if TARGET in made:
-        judge(recipe, made[TARGET], TARGET, made[TARGET].file("model"), sets, oracle, show)
-        made[TARGET].seal()
+        _judge_once(recipe, made[TARGET], TARGET, sets, oracle, show, judged)
     elif recipe.model.model_name_or_path is not None:
         judge(recipe, folder, TARGET, recipe.model.model_name_or_path, sets, oracle, show)
+
+
+def _judge_once(
+    recipe: Recipe, made: RunFolder, label: str, sets: Sets, oracle: Path | None, show: Progress, judged: set[str]
+) -> None:
+    """Judges a model in its own run, unless that was done just so before."""
+    texts = runfolder.text_hash(f"{name} {r.id} {r.text_hash}" for name, records in sets.items() for r in records)
+    done = f"{made.path} {oracle} {recipe.evaluation.model_dump_json()} {texts}"
+    if done not in judged:
+        judge(recipe, made, label, made.file("model"), sets, oracle, show)
+        made.seal()
+        judged.add(done)
 
 
 def oracle_tables(recipe: Recipe, folder: RunFolder) -> Path | None:
@@ -165,7 +184,7 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
     folder, _ = runs.begin(own, "evaluate")
     with runfolder.recording(folder):
         sets = sets_of(own)
-        references(own, folder, {}, sets, show) if own.evaluation.oracle else None
+        references(own, folder, {}, sets, show, set()) if own.evaluation.oracle else None
         judge(
             own,
             folder,
