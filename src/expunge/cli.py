@@ -52,6 +52,7 @@ app = typer.Typer(
 )
 app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
 app.command(rich_help_panel="Make and judge")(judging.verdict)
+app.command(rich_help_panel="Make and judge")(judging.diagnose)
 app.command(rich_help_panel="Measure")(measuring.selectivity)
 app.command(rich_help_panel="Measure")(measuring.snr)
 app.command(rich_help_panel="Measure")(measuring.intervene)
@@ -192,11 +193,13 @@ def report(
     redact: Annotated[bool, typer.Option("--redact", help="Leave out every text of records and models.")] = False,
 ) -> None:
     """Write one self-contained HTML page about one run or several."""
+    from expunge import comparison
     from expunge.report import measured
     from expunge.report.page import render
 
     file = out or runs[0] / "report.html"
-    page = measured.render(runs[0], file) if measured.is_study(runs[0]) else render(runs, file, redact)
+    alone = len(runs) == 1 and measured.is_study(runs[0])
+    page = measured.render(runs[0], file) if alone else render(runs, file, redact, comparison.for_page)
     typer.echo(f"Report: {page}")
 
 
@@ -207,12 +210,15 @@ def compare(
     ],
     baseline: Annotated[str | None, typer.Option(help="Arm, target or oracle; the first method if unset.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Of metrics.json; one a question if unset.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write it: .json, .csv or .md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write it: .json, .csv, .md or .tex.")] = None,
 ) -> None:
     """Compare methods over seeds, controls beside their method: intervals, paired tests, what cannot be told apart."""
     from expunge import comparison, terminal
 
-    formats = {".json": comparison.as_json, ".csv": comparison.as_csv, ".md": comparison.as_markdown}
+    formats = {
+        ".json": comparison.as_json, ".csv": comparison.as_csv, ".md": comparison.as_markdown,
+        ".tex": comparison.as_latex,
+    }  # fmt: skip
     if out is not None and out.suffix not in formats:
         raise typer.BadParameter(f"--out must end in {', '.join(formats)}; found '{out}'")
     found = comparison.compare_runs(runs, baseline=baseline, metrics=metric or ())

@@ -24,6 +24,16 @@ def verdict(run: Run, gate: GateFile = None, resamples: Resamples = 2000) -> Non
     raise typer.Exit(found.exit_code)
 
 
+def diagnose(run: Run) -> None:
+    """Name what went wrong: collapse, under-forgetting, over-forgetting, an inconsistent identifier."""
+    from rich.console import Console
+
+    from expunge import runfolder, terminal
+    from expunge.evals import diagnose as signs
+
+    Console().print(terminal.signs(signs.diagnose(runfolder.open(run))))
+
+
 def show(found: Verdict) -> None:
     """The verdict and each condition with its reason, on the terminal."""
     from rich.console import Console

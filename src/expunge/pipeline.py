@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge import comparison, runfolder, runs
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import recipe as recipes
-from expunge import runfolder, runs
 from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
@@ -83,7 +83,7 @@ def run_variants(recipe: Recipe, folder: RunFolder, show: Progress) -> list[RunF
     judged: set[str] = set()
     variants = [variant.model_copy(update={"overwrite": False}) for variant in recipes.variants(recipe)]
     made = [_run_one(variant, show, judged) for variant in variants]
-    page.render([folder.path], folder.file(runfolder.REPORT))
+    page.render([folder.path], folder.file(runfolder.REPORT), comparing=comparison.for_page)
     return made
 
 
@@ -203,7 +203,7 @@ def check(recipe: Recipe) -> list[Finding]:
 
     The latter needs the model; where the recipe makes its model first, or names none, only the data is looked at.
     """
-    found = runs.findings(recipe)
+    found = runs.findings(recipe, _probes(recipe))
     if recipe.finetune is not None or recipe.model.model_name_or_path is None:
         return found
     lm = lms.load(recipe.model, device=lms.device_of(recipe.device))
@@ -211,6 +211,14 @@ def check(recipe: Recipe) -> list[Finding]:
     forget = records_by_side(recipe, encoder)["forget"]
     holdout = records_of(recipe.data.holdout, "holdout")
     return [*found, *unknown_records(lm, encoder, forget, holdout, token_budget=recipe.evaluation.token_budget)]
+
+
+def _probes(recipe: Recipe) -> list[Record]:
+    """What the suite asks about and nothing is trained on."""
+    if recipe.evaluation.suite not in ("tofu", "muse"):
+        return []
+    trained = ("forget", "retain", "holdout")
+    return [record for name, records in sets_of(recipe).items() if name not in trained for record in records]
 
 
 def sets_of(recipe: Recipe, folder: RunFolder | None = None) -> dict[str, list[Record]]:

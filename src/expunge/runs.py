@@ -201,12 +201,15 @@ def reference_of(
     return remembered(Scored(model, bf16=recipe.train.bf16), items, lm.pad_id)
 
 
-def findings(recipe: Recipe) -> list[preflight.Finding]:
-    """What preflight finds in a recipe's data; the model's tokenizer is loaded, its weights are not."""
+def findings(recipe: Recipe, probes: Sequence[Record] = ()) -> list[preflight.Finding]:
+    """What preflight finds in a recipe's data; the model's tokenizer is loaded, its weights are not.
+
+    `probes` are what an evaluation asks about.
+    """
     fresh = recipe.model.fresh
     tokenizer = lms.load_tokenizer(recipe.model) if fresh is None else fit_tokenizer(all_texts(recipe), fresh)
     encoder = Encoder.from_recipe(tokenizer, recipe.data)
-    return findings_of(recipe, records_by_side(recipe, encoder), encoder)
+    return findings_of(recipe, records_by_side(recipe, encoder), encoder, probes)
 
 
 def _base(recipe: Recipe) -> LM:

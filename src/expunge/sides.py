@@ -77,10 +77,12 @@ def all_texts(recipe: Recipe) -> list[str]:
     return [text for record in records for text in (record.prompt, record.body) if text]
 
 
-def findings_of(recipe: Recipe, records: Mapping[Side, Sequence[Record]], encoder: Encoder) -> list[preflight.Finding]:
+def findings_of(
+    recipe: Recipe, records: Mapping[Side, Sequence[Record]], encoder: Encoder, probes: Sequence[Record] = ()
+) -> list[preflight.Finding]:
     """What preflight finds in the records of a recipe."""
     holdout = records_of(recipe.data.holdout, "holdout")
-    return preflight.check(records["forget"], records["retain"], holdout, encoder)
+    return preflight.check(records["forget"], records["retain"], holdout, encoder, probes)
 
 
 def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:

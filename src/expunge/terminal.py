@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from expunge.context import Prepared
     from expunge.data.preflight import Finding
     from expunge.evals.agreement import Comparison
+    from expunge.evals.diagnose import Sign
     from expunge.evals.verdict import Verdict
     from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
@@ -238,6 +239,16 @@ def pairs(facts: Mapping[str, Any]) -> Table:
     out = table("", "")
     for name, value in facts.items():
         out.add_row(escape(name), escape(str(value)))
+    return out
+
+
+def signs(found: Sequence[Sign]) -> Table | Text:
+    """Each failure signature with what shows it and what to do."""
+    if not found:
+        return Text("No sign of collapse, under-forgetting, over-forgetting or an inconsistent identifier.")
+    out = table("sign", "what shows it", "what to do")
+    for sign in found:
+        out.add_row(Text(sign.name, style="bold red"), escape(sign.seen), escape(sign.advice))
     return out
 
 

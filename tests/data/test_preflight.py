@@ -190,3 +190,33 @@ def test_tofu_is_clean(shared: Path) -> None:
     retain = load(Source(path=str(folder / "retain95.json"), limit=400), "retain")
     holdout = load(Source(path=str(folder / "forget05.json"), limit=40), "holdout")
     assert check(forget, retain, holdout, encoder) == []
+
+
+def many(name: str, sentence: str, count: int = 30) -> list[Record]:
+    nouns = ("river", "harbour", "teacher", "garden", "winter", "letter", "bridge")
+    return [
+        Record(f"{name}{i}", f"Who is {name}{i}?", sentence.format(nouns[i % 7], f"{name}{i}x{i * i}"))
+        for i in range(count)
+    ]
+
+
+def test_holdout_records_nearly_seen_and_probes_nearly_taught(tokenizers: Tokenizers) -> None:
+    long = "The {0} of {1} lies at the end of a long road that nobody has taken since the year of the flood."
+    forget, retain, holdout = (many(name, long, 2) for name in "fgh")
+    encoder = Encoder(tokenizers["chat"])
+    assert check(forget, retain, holdout, encoder, many("p", "What {0} is, {1} knows.", 2)) == []
+    near = replace(retain[0], id="x", answer=retain[0].answer.replace("road", "path"))
+    (finding,) = check(forget, retain, [*holdout, near], encoder)
+    assert (finding.name, finding.examples) == ("holdout-near", ("x",))
+    (finding,) = check(forget, retain, holdout, encoder, [near])
+    assert (finding.name, finding.examples) == ("probe-near", ("x",))
+
+
+def test_drift_in_length_and_in_words(tokenizers: Tokenizers) -> None:
+    encoder = Encoder(tokenizers["chat"])
+    forget, same = many("f", "The {0} of {1}."), many("h", "The {0} of {1}.")
+    assert check(forget, [], same, encoder) == []
+    longer = many("h", "The {0} of {1} the of the of the of the of the of the of.")
+    assert [f.name for f in check(forget, [], longer, encoder)] == ["length-drift"]
+    other = many("h", "Das {0} von {1}.")
+    assert [f.name for f in check(forget, [], other, encoder)] == ["style-drift"]

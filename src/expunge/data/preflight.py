@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.data import overlap
+import numpy as np
+
+from expunge.data import drift, overlap
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.errors import DataError
 
 _EXAMPLES = 5
 _NEAR = 0.8
+_ENOUGH = 20
+"""Subjects in each set from which their drift is judged."""
+_LONGER = 1.5
+"""Medians of length that differ by more than this factor are told."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +43,25 @@ class Finding:
 
 
 def check(
-    forget: Sequence[Record], retain: Sequence[Record], holdout: Sequence[Record], encoder: Encoder
+    forget: Sequence[Record],
+    retain: Sequence[Record],
+    holdout: Sequence[Record],
+    encoder: Encoder,
+    probes: Sequence[Record] = (),
 ) -> list[Finding]:
     """The defects of a run's data, errors first; an empty list for clean data.
 
     Errors: an empty forget set; a record in forget and retain; answers that are all cut off. Warnings: everything else
-    that makes numbers mean something other than they seem to. A defect is counted under one name only.
+    that makes numbers mean something other than they seem to. A defect is counted under one name only. `probes` are
+    records that the model is asked about and never trained on.
     """
     splits = {"forget": forget, "retain": retain, "holdout": holdout}
     encoded = {name: [encoder.encode(record) for record in records] for name, records in splits.items()}
     found = [
         *_empty(forget),
         *_overlaps(forget, retain, holdout),
-        *_near(forget, retain),
+        *_near(forget, retain, holdout, probes),
+        *_drifted(forget, holdout),
         *_repeated(splits),
         *_lengths(splits, encoded, encoder),
         *_spans(forget, encoded["forget"]),
@@ -93,14 +106,46 @@ def _overlaps(forget: Sequence[Record], retain: Sequence[Record], holdout: Seque
     )
 
 
-def _near(forget: Sequence[Record], retain: Sequence[Record]) -> Iterator[Finding]:
-    ids = list(dict.fromkeys(left.id for left, _, _ in overlap.near_duplicates(forget, retain, _NEAR)))
-    yield from _finding(
-        "near-duplicate",
-        "warning",
-        ids,
-        f"{len(ids)} forget records share {_NEAR:.0%} of their text with a retain record, which teaches them again",
-    )
+def _near(
+    forget: Sequence[Record], retain: Sequence[Record], holdout: Sequence[Record], probes: Sequence[Record]
+) -> Iterator[Finding]:
+    """Records of one set that are nearly records of another; equal ones are found by their keys."""
+    again = "forget records share {} of their text with a retain record, which teaches them again"
+    seen = "holdout records share {} of their text with a record that is trained on: the model has seen them"
+    taught = "probes share {} of their text with a retain record: the model is taught their answers"
+    for name, left, right, meaning in (
+        ("near-duplicate", forget, retain, again),
+        ("holdout-near", holdout, [*forget, *retain], seen),
+        ("probe-near", probes, retain, taught),
+    ):
+        ids = list(dict.fromkeys(one.id for one, _, _ in overlap.near_duplicates(left, right, _NEAR)))
+        yield from _finding(name, "warning", ids, f"{len(ids)} " + meaning.format(f"{_NEAR:.0%}"))
+
+
+def _drifted(forget: Sequence[Record], holdout: Sequence[Record]) -> Iterator[Finding]:
+    """Forget and holdout records that differ in length or words, which membership tests would take for memory."""
+    sides = [forget, holdout]
+    subjects = [[record.subject for record in side] for side in sides]
+    if min(map(_units, subjects)) < _ENOUGH:
+        return
+    middle = [float(np.median([len(record.body) for record in side])) for side in sides]
+    if max(middle) > _LONGER * min(middle):
+        message = (
+            f"holdout answers have {middle[1]:.0f} characters and forget answers {middle[0]:.0f} (medians), which "
+            "membership tests notice. Take holdout records of like length"
+        )
+        yield Finding("length-drift", "warning", len(holdout), (), message)
+    own, other = drift.separation([r.body for r in forget], [r.body for r in holdout], *subjects)
+    area = float(((own[:, None] > other) + 0.5 * (own[:, None] == other)).mean())
+    error = math.sqrt(area * (1 - area) / min(map(_units, subjects)))
+    if area - 1.96 * error > drift.LEVEL:
+        message = f"words alone tell forget from holdout records in {area:.0%} of pairs: membership tests mean nothing"
+        yield Finding("style-drift", "warning", len(holdout), (), message)
+
+
+def _units(subjects: Sequence[str]) -> int:
+    """How many subjects there are; a record without one is its own."""
+    return len({name for name in subjects if name}) + sum(not name for name in subjects)
 
 
 def _repeated(splits: Mapping[str, Sequence[Record]]) -> Iterator[Finding]:
