@@ -21,10 +21,14 @@ from expunge.errors import RunFolderError, unknown
 from expunge.evals import stats
 from expunge.evals.stats import FloatArray
 from expunge.report import collect, compare, naming
+from expunge.report.arms import ArmCell, ArmRow, ArmTable, Export
 from expunge.report.collect import Cell, Column, View
 
 LEVEL = 0.05
 """A difference whose corrected p is above this is said to be not distinguishable."""
+_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,11 @@ def compare_runs(runs: Sequence[str | Path], *, baseline: str | None = None, met
     `baseline` is an arm, `target` or `oracle`; without it the first arm that is no control. `metrics` are names of
     metrics.json; without them one a question. RunFolderError if a path is no run, or a name is unknown.
     """
-    seen = collect.views(runs)
+    return compare_views(collect.views(runs), baseline=baseline, metrics=metrics)
+
+
+def compare_views(seen: Sequence[View], *, baseline: str | None = None, metrics: Sequence[str] = ()) -> Comparison:
+    """`compare_runs` of runs that have been read already."""
     columns = collect.columns(seen)
     arms = (*(Arm(c.name, (c,)) for c in columns if c.role != "run"), *arms_of(seen))
     wanted = _metrics(columns, metrics)
@@ -208,17 +216,81 @@ def as_markdown(found: Comparison) -> str:
     return "\n".join([*lines, "", legend(found)]) + "\n"
 
 
-def in_words(found: Comparison, arm: Arm, metric: str) -> str:
-    """'.12 [.08, .20], p .003' of one cell; '=' in place of p where the difference is not distinguishable."""
+def as_latex(found: Comparison) -> str:
+    """The comparison as a LaTeX table for booktabs and xcolor: grey is what equals its baseline."""
+    lines = [
+        r"% needs \usepackage{booktabs,xcolor}",
+        r"\begin{tabular}{l" + "r" * len(found.metrics) + "}",
+        r"\toprule",
+        " & ".join(["", *(_tex(naming.metric(name).title) for name in found.metrics)]) + r" \\",
+        r"\midrule",
+    ]
+    for arm in found.arms:
+        cells = [_tex_cell(found, arm, name) for name in found.metrics]
+        lines.append(" & ".join([(r"\quad " if arm.controls else "") + _tex(arm.name), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "% " + legend(found)]) + "\n"
+
+
+def for_page(seen: Sequence[View]) -> ArmTable:
+    """The comparison of a report's runs as its page shows it, with the files that it offers."""
+    found = compare_views(seen)
+    places = {arm.name: place for place, arm in enumerate(found.arms)}
+    rows = tuple(
+        ArmRow(
+            arm.name,
+            places.get(arm.controls, places[arm.name]),
+            bool(arm.controls),
+            tuple(_page_cell(found, arm, name) for name in found.metrics),
+        )
+        for arm in found.arms
+    )
+    exports = (
+        Export("CSV", "comparison.csv", "text/csv", as_csv(found)),
+        Export("JSON", "comparison.json", "application/json", as_json(found)),
+        Export("LaTeX", "comparison.tex", "text/x-tex", as_latex(found)),
+    )
+    return ArmTable(tuple(naming.metric(name).title for name in found.metrics), rows, legend(found), exports)
+
+
+def _parts(found: Comparison, arm: Arm, metric: str) -> tuple[str, str, str] | None:
+    """(value, its interval or '', verdict or '') as all tables say them."""
     cell = found.estimates.get((arm.name, metric))
     if cell is None:
-        return "–"
+        return None
     decimals = compare.decimals(metric, [column for a in found.arms for column in a.columns])
-    text = compare.shown(cell.value, decimals)
+    ends = ""
     if cell.low is not None and cell.high is not None:
-        text += f" [{compare.shown(cell.low, decimals)}, {compare.shown(cell.high, decimals)}]"
+        ends = f"[{compare.shown(cell.low, decimals)}, {compare.shown(cell.high, decimals)}]"
     tested = found.contrasts.get((arm.name, metric))
-    return text if tested is None else f"{text} {verdict(tested)}"
+    return compare.shown(cell.value, decimals), ends, verdict(tested) if tested is not None else ""
+
+
+def _page_cell(found: Comparison, arm: Arm, metric: str) -> ArmCell | None:
+    parts = _parts(found, arm, metric)
+    if parts is None:
+        return None
+    value, ends, said = parts
+    return ArmCell(found.estimates[arm.name, metric].value, value, ends, said, said == "=")
+
+
+def _tex_cell(found: Comparison, arm: Arm, metric: str) -> str:
+    parts = _parts(found, arm, metric)
+    if parts is None:
+        return "--"
+    value, ends, said = (_tex(part) for part in parts)
+    text = value + (rf" {{\scriptsize {ends}}}" if ends else "")
+    return rf"\textcolor{{gray}}{{{text}}}" if said == "=" else text
+
+
+def _tex(text: str) -> str:
+    """Text with what LaTeX would read as its own escaped."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def in_words(found: Comparison, arm: Arm, metric: str) -> str:
+    """'.12 [.08, .20], p .003' of one cell; '=' in place of p where the difference is not distinguishable."""
+    parts = _parts(found, arm, metric)
+    return "–" if parts is None else " ".join(filter(None, parts))
 
 
 def verdict(tested: Contrast) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from expunge import runfolder
 from expunge.report import answers, collect, compare, curves, drift, facts, sentences, shell, summary, tokenview, words
+from expunge.report.arms import Comparing
 from expunge.report.charts import SERIES_COLOURS
 from expunge.report.collect import Column, View
 
@@ -25,7 +26,9 @@ _SECTIONS = (
 )
 
 
-def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) -> Path:
+def render(
+    runs: Sequence[str | Path], out: str | Path, redact: bool = False, comparing: Comparing | None = None
+) -> Path:
     """The HTML file `out`, at most 5 MB, about one run or several beside their target and oracle.
 
     A study's folder stands for the runs inside it. Whatever a run folder lacks is named on the page. With `redact` no
@@ -36,7 +39,8 @@ def render(runs: Sequence[str | Path], out: str | Path, redact: bool = False) ->
     models = collect.columns(seen)
     if redact:
         seen, models = facts.redacted(seen, models, _guard(seen, models))
-    context = _context(seen, models, redact)
+    compared = comparing(seen) if comparing is not None and len(seen) > 1 else None
+    context = {**_context(seen, models, redact), "compared": compared}
     target = Path(out).expanduser().resolve()
     with runfolder.replacing(target) as stream:
         stream.write(shell.template("page.html.j2").render(context).encode("utf-8", "replace"))

@@ -294,6 +294,27 @@
     update();
   }
 
+  /* Families, a method with its controls, are sorted by their method; the third press restores the order of the runs. */
+  function sortable(table) {
+    const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
+    const families = [...new Set(rows.map((row) => row.dataset.family))].map((f) => rows.filter((row) => row.dataset.family === f));
+    const value = (row, k) => row.cells[k].dataset.value;
+    const order = (k, a, b) => {
+      const [one, other] = [value(a, k), value(b, k)];
+      if (one === undefined || other === undefined) return 0;
+      return k ? Number(one) - Number(other) : one.localeCompare(other);
+    };
+    heads.forEach((head, k) => head.firstElementChild.addEventListener("click", () => {
+      const next = { undefined: "ascending", ascending: "descending" }[head.getAttribute("aria-sort") || undefined];
+      for (const other of heads) other.removeAttribute("aria-sort");
+      const absent = (row) => (value(row, k) === undefined ? 1 : 0), sign = next === "descending" ? -1 : 1;
+      const by = (a, b) => absent(a) - absent(b) || sign * order(k, a, b);
+      if (next) head.setAttribute("aria-sort", next);
+      const sorted = next ? families.map(([first, ...rest]) => [first, ...rest.sort(by)]).sort((a, b) => by(a[0], b[0])).flat() : rows;
+      body.replaceChildren(...sorted);
+    }));
+  }
+
   function copyable(button) {
     button.addEventListener("click", async () => {
       const pre = button.nextElementSibling;
@@ -312,6 +333,7 @@
   if (data.tokens.records) tokenView(data.tokens);
   document.querySelectorAll(".chart").forEach(readable);
   questions();
+  document.querySelectorAll(".sortable").forEach(sortable);
   document.querySelectorAll(".copy").forEach(copyable);
   document.documentElement.dataset.ready = "yes";
 })();
