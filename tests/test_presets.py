@@ -47,6 +47,7 @@ TABLE: dict[str, list[Row]] = {
         ("kl:direction=reverse,denominator=selected", "forget", "given", "threshold:value=0.0", "unselected", 1.0),
         RETAIN,
     ],
+    "asu": [forget("kl:attention=2.4"), RETAIN],
     "ihl": [forget("ihl"), RETAIN],
     "jensun": [forget("jensun", coef=0.5), ("js", *RETAIN[1:-1], 0.5)],
     "bst": [forget("bst"), RETAIN],

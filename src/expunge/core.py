@@ -22,6 +22,8 @@ Couples = Literal["sequence", "batch"]
 """How far an objective looks: 'sequence', each row alone; 'batch', rows of a micro-batch enter one another's loss."""
 AlternativeSource = Literal["refusals", "own"]
 """Where an answer comes from that a record's is compared with: refusals, or the record's own list of other answers."""
+Smoothing = tuple[float, float]
+"""The temperature of attention's softmax, and in which share of the layers, the first ones, it is so."""
 State = Any
 """What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
 
@@ -94,6 +96,7 @@ class Needs:
     read it. `reference_hidden`: the same of the frozen reference.
     `policy=False` says that no model is looked at: such a score is known before the forward pass.
     `alternative` asks for another answer to the same questions, from one source; `logp` alone is told of it.
+    `smoothing`: the vocabulary maps read the reference with its attention at another temperature.
     `everywhere` asks for the vocabulary maps at every position, scored or not (targets read as 0 where there is none).
     `labels`: the static scores that spans of the records give rise to, such as 'given' from an annotation.
     """
@@ -107,6 +110,7 @@ class Needs:
     reference_hidden: frozenset[tuple[int | float, At]] = frozenset()
     vocab: frozenset[VocabMap] = frozenset()
     alternative: frozenset[AlternativeSource] = frozenset()
+    smoothing: frozenset[Smoothing] = frozenset()
     labels: frozenset[str] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
@@ -120,6 +124,7 @@ class Needs:
             reference_hidden=self.reference_hidden | other.reference_hidden,
             vocab=self.vocab | other.vocab,
             alternative=self.alternative | other.alternative,
+            smoothing=self.smoothing | other.smoothing,
             labels=self.labels | other.labels,
         )
 

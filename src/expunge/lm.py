@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from expunge.attention import smoothed
 from expunge.core import At, Batch, Needs, TokenStats
 from expunge.errors import ModelError
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
@@ -193,7 +194,7 @@ class Scored(nn.Module):
     def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
         """Final hidden states at the positions that vocabulary maps read, without gradient."""
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
-        with torch.no_grad():
+        with torch.no_grad(), smoothed(self.model, next(iter(needs.smoothing), None)):
             return ReferenceRows(self._states(batch, False)[-1][read], head_of(self.model))
 
     def _states(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:

@@ -282,6 +282,14 @@ PRESETS: Mapping[str, Preset] = {
         settings={"flatten": "0.coef", "leash": "1.coef", "retain": "2.coef"},
         alternatives=(("palu:leash=0.5,retain=0.5", "the grid: .2 .5 1 2 5 for both; learning_rate 1e-5 to 5e-5"),),
     ),
+    "asu": Preset(
+        "forget answers taught by the reference with its attention smoothed",
+        "ASU, ICLR 2026, arXiv 2603.01285",
+        (_forget("kl:attention=2.4"), _retain()),
+        differs="temperatures from 2.0 to 2.8 were used, 2.4 is our default; 6 to 8 shallow layers may do",
+        settings={"attention": "0.objective.attention", "layers": "0.objective.layers", "retain": "1.coef"},
+        alternatives=(("asu:attention=2,layers=0.5", "the first half of the layers"),),
+    ),
     "ihl": Preset(
         "inverted hinge loss: the answer gives way to its strongest rival",
         "LoKU, arXiv 2408.06621",

@@ -100,6 +100,8 @@ def build_terms(method: Method) -> tuple[Term, ...]:
     terms = tuple(build_term(spec, method) for spec in _replace_factors(specs, method))
     if not any(term.on == "forget" for term in terms):
         raise MethodError("no term of the method reads the forget set, so nothing would be forgotten")
+    for side in {term.on for term in terms}:
+        _one_reference(side, [term for term in terms if term.on == side])
     if method.control != "none" and not any(term.tokens != "all" and term.on == "forget" for term in terms):
         raise MethodError(f"control={method.control} replaces the weights of forget terms, and this method has none")
     return terms
@@ -189,6 +191,14 @@ def require_fit(score: Scorer, select: Selector) -> None:
             f"score '{score}' gives {_SCALE_NAMES[score.scale]}, which are an order and no weights; select '{select}' "
             "would use them as such. Put top, threshold or softmax first"
         )
+
+
+def _one_reference(side: Side, terms: Sequence[Term]) -> None:
+    """MethodError if the terms of one side read the reference with attention at more than one temperature."""
+    read = [term for term in terms if any(m.reads_reference for m in term.needs.vocab)]
+    if len({term.needs.smoothing for term in read}) > 1:
+        names = " and ".join(str(term.objective) for term in read)
+        raise MethodError(f"{names} on {side} read the reference with attention at different temperatures; choose one")
 
 
 def _replace_factors(specs: Sequence[TermSpec], method: Method) -> list[TermSpec]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expunge.core import Couples, Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
 from expunge.errors import MethodError
-from expunge.registry import method
+from expunge.registry import Positive, Share, method
 
 
 @method("objective", "nll")
@@ -75,8 +75,10 @@ class KL:
 
     `direction='forward'` is KL(reference || policy), 'reverse' the other. `positions='all'` reads every position,
     prompt and padding too, and divides by B * T, as OpenUnlearning does; weights have no meaning there.
+    `attention` above 1 takes the reference with the softmax of its attention at that temperature, in the first `layers`
+    share of its layers: a teacher that mixes up what it attends to, for what is to be forgotten.
 
-    Source: GradDiff with retain_loss_type KL.
+    Source: GradDiff with retain_loss_type KL; the teacher is that of ASU (arXiv 2603.01285), attention 2.0 to 2.8.
     Differs: OpenUnlearning's mean over prompt and padding makes the term depend on padding; ours is over the answer.
     Relations: `nll` needs no reference.
 
@@ -94,6 +96,8 @@ class KL:
     reduction: Reduction = "token"
     denominator: Denominator = "scored"
     positions: Literal["scored", "all"] = "scored"
+    attention: Positive = 1.0
+    layers: Share = 1.0
 
     def __post_init__(self) -> None:
         if self.positions == "all" and self.reduction != "token":
@@ -104,7 +108,8 @@ class KL:
     @property
     def needs(self) -> Needs:
         vocab = frozenset({KLToReference(self.direction)})
-        return Needs(vocab=vocab, everywhere=self.positions == "all")
+        smoothing = frozenset({(self.attention, self.layers)} if self.attention != 1.0 else ())
+        return Needs(vocab=vocab, everywhere=self.positions == "all", smoothing=smoothing)
 
     def count(self, weights: Weights, scored: Tensor) -> Tensor:
         if self.positions == "all":
