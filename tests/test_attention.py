@@ -63,7 +63,7 @@ def test_an_error_inside_leaves_the_model_as_it_was() -> None:
 
     def fail() -> None:
         with smoothed(model, (2.0, 1.0)):
-            assert [layer.scaling for layer in attentions(model)] == [s / 2 for s in scaling]  # type: ignore[operator]
+            assert [layer.scaling for layer in attentions(model)] == [s / 2 for s in scaling]
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):

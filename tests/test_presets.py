@@ -48,6 +48,7 @@ TABLE: dict[str, list[Row]] = {
         RETAIN,
     ],
     "asu": [forget("kl:attention=2.4"), RETAIN],
+    "task-vector": [forget("nll")],
     "ihl": [forget("ihl"), RETAIN],
     "jensun": [forget("jensun", coef=0.5), ("js", *RETAIN[1:-1], 0.5)],
     "bst": [forget("bst"), RETAIN],

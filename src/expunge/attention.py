@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -35,7 +36,7 @@ def smoothed(model: PreTrainedModel, smoothing: Smoothing | None) -> Iterator[No
             layer.scaling = scaling
 
 
-def attentions(model: PreTrainedModel) -> list[nn.Module]:
+def attentions(model: PreTrainedModel) -> list[Any]:
     """The attention of each layer, in order: modules that know their layer and the factor of their scores."""
     found = [m for m in model.modules() if "Attention" in type(m).__name__ and isinstance(_own(m, "layer_idx"), int)]
     expected = int(model.config.get_text_config().num_hidden_layers)

@@ -21,6 +21,7 @@ class Preset:
     `settings` names what may be set in the preset's spec (`tif:beta=0.3`) and where it goes: 'TERM.objective.KEY',
     'TERM.coef', or 'TERM.score.mix' for the share of the first of two summed scores. `alternatives` are such specs that
     were published, each with its occasion. `parity`: what was held against numbers of published code.
+    `negate`: method.negate, where the recipe does not set it.
     """
 
     summary: str
@@ -30,6 +31,7 @@ class Preset:
     settings: Mapping[str, str] = field(default_factory=dict)
     alternatives: tuple[tuple[str, str], ...] = ()
     parity: str = "from the equation"
+    negate: float = 0.0
 
 
 def _forget(objective: str, coef: float = 1.0, score: str = "uniform", select: str = "raw") -> Term:
@@ -289,6 +291,13 @@ PRESETS: Mapping[str, Preset] = {
         differs="temperatures from 2.0 to 2.8 were used, 2.4 is our default; 6 to 8 shallow layers may do",
         settings={"attention": "0.objective.attention", "layers": "0.objective.layers", "retain": "1.coef"},
         alternatives=(("asu:attention=2,layers=0.5", "the first half of the layers"),),
+    ),
+    "task-vector": Preset(
+        "the model fine-tuned on the forget set, and what that changed taken from it: no forgetting by gradient",
+        "Ilharco et al., arXiv 2212.04089; TOFU and MUSE compare with it",
+        (_forget("nll"),),
+        differs="the factor was tuned by task; method.negate sets it, 1 if not set",
+        negate=1.0,
     ),
     "ihl": Preset(
         "inverted hinge loss: the answer gives way to its strongest rival",

@@ -208,6 +208,9 @@ class Method(Section):
     forget_coef: float | None = Field(None, description="replaces the preset's factor of the forget terms")
     retain_coef: float | None = Field(None, description="replaces the preset's factor of the retain terms")
     terms: tuple[TermSpec, ...] = Field((), description="the terms of the loss; instead of a preset")
+    negate: float | None = Field(
+        None, ge=0, description="after training, go as far from the start the other way, times this (task vectors)"
+    )
     combine: Literal["sum", "project", "sago"] = Field(
         "sum",
         description="how the gradients of what forgets and of the other terms meet; project: without the part of the "

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from expunge import gate, registry, runfolder
 from expunge import lm as lms
@@ -30,7 +32,7 @@ from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.scoretables import ScoreTables
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
-from expunge.terms import Term, build_term, build_terms, needs_of, worded
+from expunge.terms import Term, build_term, build_terms, needs_of, negation_of, worded
 from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
 
@@ -72,6 +74,9 @@ def unlearn(
         view = _token_view(lm, data, terms, recipe.seed, run, reference, tables)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
+        times = negation_of(recipe.method)
+        start_weights = {name: p.detach().clone() for name, p in lm.model.named_parameters()} if times else {}
+
         def each_epoch(epoch: int, module: Scored) -> None:
             view(epoch, module)
             watched(epoch, module)
@@ -83,9 +88,18 @@ def unlearn(
             reference=reference, tables=tables, alternatives=others, combine=combine, updates=updates,
             on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
+        if times:
+            _negate(lm, start_weights, times)
         lms.save(lm, run.file("model"))
         clear_checkpoints(run)
     return run
+
+
+def _negate(lm: LM, start: Mapping[str, Tensor], times: float) -> None:
+    """theta_0 - times * (theta - theta_0) in place of theta, in the type of the weights."""
+    with torch.no_grad():
+        for name, parameter in lm.model.named_parameters():
+            parameter.copy_(torch.lerp(start[name], parameter, -times))
 
 
 def finetune(

@@ -113,6 +113,7 @@ def preset_page(name: str, preset: Preset) -> Iterable[Text | Table]:
     yield Text(f"Source: {preset.source}")
     if preset.differs:
         yield Text(f"Differs: {preset.differs}")
+    yield Text(f"Parity: {preset.parity}")
     terms = table("terms of the loss", "")
     for term in preset.terms:
         terms.add_row("-", escape(", ".join(f"{key}: {value}" for key, value in term.items())))

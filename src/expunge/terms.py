@@ -107,6 +107,13 @@ def build_terms(method: Method) -> tuple[Term, ...]:
     return terms
 
 
+def negation_of(method: Method) -> float:
+    """How far the other way the weights go after training, as a multiple; 0: not at all."""
+    if method.negate is not None:
+        return method.negate
+    return 0.0 if method.preset is None else presets.get(method.preset).negate
+
+
 def worded(terms: Sequence[Term], ids_of: Callable[[str], list[int]]) -> tuple[Term, ...]:
     """The terms with what their objectives name by text as tokens; `ids_of` is the model's tokenizer."""
     return tuple(
