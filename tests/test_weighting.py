@@ -175,3 +175,23 @@ def test_random_scores_are_uniform_and_leave_torchs_own_generator_alone() -> Non
     assert found[~mask].abs().sum() == 0
     assert float(found[mask].mean()) == pytest.approx(0.5, abs=0.01)  # the mean of 10,000 has a deviation of 0.003
     assert 0 <= float(found.min()) <= float(found.max()) < 1
+
+
+def test_skip_counts_scored_tokens_and_may_leave_nothing() -> None:
+    mask = torch.tensor([[False, True, False, True, True], [True, False, False, False, False]])
+    weights = registry.build("selector", "skip:n=2")(torch.full(mask.shape, 0.5), mask)
+    assert weights.value.tolist() == [[0.0, 0.0, 0.0, 0.0, 0.5], [0.0] * 5]
+    assert weights.mask.sum(-1).tolist() == [1, 0]
+    whole = registry.build("selector", "skip:n=0")(torch.full(mask.shape, 0.5), mask)
+    assert torch.equal(whole.mask, mask)
+
+
+def test_onset_takes_the_first_tokens_of_each_run_and_a_gap_begins_a_new_one() -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 7.0]])
+    mask = torch.tensor([[True, True, True, True, True, False, True, True]])
+    taken = {n: registry.build("selector", f"onset:n={n}")(scores, mask).value.tolist()[0] for n in (1, 2, 9)}
+    assert taken[1] == [1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 6.0, 0.0]
+    assert taken[2] == [1.0, 2.0, 0.0, 0.0, 4.0, 0.0, 6.0, 7.0]
+    assert taken[9] == [1.0, 2.0, 3.0, 0.0, 4.0, 0.0, 6.0, 7.0]
+    spans = registry.build("selector", "threshold:value=2.5 > onset:n=1")(scores, mask)
+    assert spans.value.tolist() == [[0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]

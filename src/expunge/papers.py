@@ -33,6 +33,7 @@ MISSING: tuple[tuple[str, str, str], ...] = (
     ("SSIUU", "2509.22263", "lam, and which neurons count as negatively attributing"),
     ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),
     ("DualOptim+", "ICML 2026", "which optimiser states are shared, and how often the two sides alternate"),
+    ("NPO with SAM", "ICML 2025", "the radius of its perturbation, per benchmark"),
     ("ALTER", "2603.01792", "how its experts are routed; `ihl` is its loss, entropy its score"),
 )
 """Methods that are not here, where they are published, and what was not published of them."""
