@@ -49,6 +49,6 @@ def test_what_a_gate_lacks_is_said(tmp_path: Path, text: str, fault: str) -> Non
 def test_a_run_keeps_the_gate_it_began_with(tmp_path: Path) -> None:
     file = write(tmp_path, BOUNDS)
     run = runfolder.create(tmp_path / "run", "evaluate")
-    gate.keep(run, file)
+    gate.keep(run, BOUNDS)
     assert run.manifest["gate"] == {"hash": gate.file_hash(file), "registered": run.manifest["created"]}
     assert run.file(runfolder.GATE).read_text() == BOUNDS

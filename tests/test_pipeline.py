@@ -189,3 +189,17 @@ def test_a_recipe_with_arms_and_seeds_is_a_folder_of_runs(root: Path, tmp_path: 
     seeds = [runfolder.open(folder.file(f"etw-{k}")) for k in (0, 1)]
     hashes = [run.manifest["files"]["model/model.safetensors"]["sha256"] for run in seeds]
     assert hashes[0] != hashes[1]
+
+
+def test_a_gate_in_the_recipe_is_kept_before_the_run_and_judged_after_it(done: RunFolder, root: Path) -> None:
+    file = root / "gate.yaml"
+    bounds = [{"metric": "forget_Q_A_Prob", "at_most": 0.9}, {"metric": "model_utility", "at_least": 0.0}]
+    file.write_text(yaml.safe_dump({"conditions": bounds, "min_items": 2, "few_subjects": True}))
+    gated = settings(root, output_dir=str(root / "gated"))
+    gated["evaluation"] = {**gated["evaluation"], "gate": str(file)}
+    run = pipeline.run(recipe.load(gated), Silent())
+    found = run.read_json(runfolder.VERDICT)
+    assert (found["outcome"], found["registered"]) == ("PASS", True)
+    assert run.manifest["gate"]["registered"] == run.manifest["created"]
+    assert runfolder.verify(run.path) == []
+    assert {"ou_utility", "forget_excess_Prob"} <= set(run.read_json("eval/unlearned/metrics.json"))

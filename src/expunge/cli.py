@@ -53,6 +53,7 @@ app = typer.Typer(
 app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
 app.command(rich_help_panel="Make and judge")(judging.verdict)
 app.command(rich_help_panel="Make and judge")(judging.diagnose)
+app.command(rich_help_panel="Make and judge")(judging.audit)
 app.command(rich_help_panel="Measure")(measuring.selectivity)
 app.command(rich_help_panel="Measure")(measuring.snr)
 app.command(rich_help_panel="Measure")(measuring.intervene)

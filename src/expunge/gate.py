@@ -22,7 +22,14 @@ from expunge.runfolder import GATE, RunFolder
 Claim = Literal["suppression", "non-extraction", "indistinguishable"]
 Share = Annotated[float, Field(gt=0.5, lt=1)]
 
-ANSWERS = ("forget_Q_A_Prob", "forget_Q_A_PARA_Prob", "forget_Q_A_ROUGE", "forget_knowmem_ROUGE", "forget_excess_Prob")
+ANSWERS = (
+    "forget_Q_A_Prob",
+    "forget_reworded_Q_A_Prob",
+    "forget_Q_A_PARA_Prob",
+    "forget_Q_A_ROUGE",
+    "forget_knowmem_ROUGE",
+    "forget_excess_Prob",
+)
 """Metrics of what the model still says when it is asked."""
 EXTRACTS = ("extraction_strength", "exact_memorization", "forget_verbmem_ROUGE", "forget_excess_extraction")
 """Metrics of what a beginning brings back."""
@@ -102,10 +109,10 @@ def file_hash(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def keep(run: RunFolder, path: str | Path) -> None:
-    """Writes the gate file into a run that begins, and its hash into the manifest. RecipeError if it is no gate."""
-    load(path)
-    run.write_text(GATE, Path(path).read_text(encoding="utf-8"))
+def keep(run: RunFolder, text: str) -> None:
+    """Writes a gate's text into a run that begins, and its hash into the manifest. RecipeError if it is no gate."""
+    run.write_text(GATE, text)
+    load(run.file(GATE))
     run.update(gate={"hash": file_hash(run.file(GATE)), "registered": run.manifest["created"]})
 
 

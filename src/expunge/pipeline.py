@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import comparison, runfolder, runs
+from expunge import comparison, gate, runfolder, runs
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import recipe as recipes
 from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
+from expunge.data.probes import reworded
 from expunge.data.records import Record
+from expunge.errors import DataError, ModelError
 from expunge.evals import harness, muse, tofu, verdict
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
+from expunge.evals.verdict import Verdict
 from expunge.lm import LM
 from expunge.neighbours import written_retain
 from expunge.progress import Bar, Progress
@@ -196,6 +200,56 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
         )
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
+
+
+def audit(
+    candidate: str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    gate_text: str | None = None,
+    salt: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[RunFolder, Verdict]:
+    """The run folder and the verdict of somebody else's model, beside the recipe's, which is what it was made from.
+
+    Nothing is trained. The forget records are also asked in frames that the salt decides; it is drawn if not given, and
+    stands in the manifest with the gate, both before the first model is loaded.
+    """
+    show = progress or progresses.automatic()
+    if recipe.model.model_name_or_path is None:
+        raise ModelError("the audit needs the model that the candidate was made from. Set model.model_name_or_path")
+    own = recipe.model_copy(update={"output_dir": str(out)})
+    folder, _ = runs.begin(own, "evaluate")
+    with runfolder.recording(folder):
+        sets = sets_of(own)
+        drawn = (folder.manifest.get("audit") or {}).get("salt") or salt or secrets.token_hex(8)
+        folder.update(audit={"salt": drawn, "candidate": str(candidate)})
+        asked = reworded(sets["forget"], drawn)
+        sets |= {"forget_reworded": asked} if asked else {}
+        if not folder.has(runfolder.GATE):
+            gate.keep(folder, gate_text or audit_gate(sets))
+        references(own, folder, {}, sets, show, set())
+        judge(own, folder, MODEL, _model_in(candidate), sets, oracle_tables(own, folder), show)
+    found = verdict.of_run(folder.path, resamples=own.evaluation.resamples)
+    page.render([folder.path], folder.file(runfolder.REPORT))
+    return folder, found
+
+
+def audit_gate(sets: Sets) -> str:
+    """The gate of an audit that brings none: half of the base's knowledge at most, nine tenths of the rest at least."""
+    if not sets.get("retain"):
+        raise DataError(
+            "an audit needs records that the model should still know, or a broken one would pass: set data.retain, or "
+            "bring a gate of your own"
+        )
+    bounds = ["{metric: forget_Q_A_Prob, at_most: 0.5, of: target}"]
+    if sets.get("forget_reworded"):
+        bounds.append("{metric: forget_reworded_Q_A_Prob, at_most: 0.5, of: target}")
+    if sets.get("holdout"):
+        bounds.append("{metric: forget_excess_Prob, at_most: 0.1}")
+    bounds.append("{metric: retain_Q_A_Prob, at_least: 0.9, of: target}")
+    return "claim: suppression\nconditions:\n" + "".join(f"- {bound}\n" for bound in bounds)
 
 
 def check(recipe: Recipe) -> list[Finding]:

@@ -170,7 +170,7 @@ def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
             gate.load(recipe.evaluation.gate)
         run = runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite)
         if recipe.evaluation.gate is not None:
-            gate.keep(run, recipe.evaluation.gate)
+            gate.keep(run, Path(recipe.evaluation.gate).read_text(encoding="utf-8"))
         return run, False
     run = runfolder.open(recipe.output_dir)
     if run.manifest["status"] == "finished":

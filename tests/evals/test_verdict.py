@@ -118,7 +118,7 @@ def test_the_verb_ends_with_the_verdict_s_code_and_tells_a_gate_that_came_later(
     assert "PASS" in later.output
     assert "is not the one the run began with" in " ".join(later.output.split())
     assert run.read_json(runfolder.VERDICT)["registered"] is False
-    gates.keep(run, file)
+    gates.keep(run, YAML)
     before = CliRunner().invoke(app, ["verdict", str(run.path), "--resamples", "100"])
     assert "was kept in the run before it began" in " ".join(before.output.split())
     assert run.read_json(runfolder.VERDICT)["registered"] is True

@@ -22,6 +22,7 @@ from expunge.evals.stats import FloatArray, Interval, Sample
 
 _WORSE = (
     "forget_excess",
+    "forget_reworded",
     "forget_verbmem",
     "forget_knowmem",
     "forget_Q_A",
@@ -186,7 +187,7 @@ def _utility(
 
 def _utility_parts(sets: Mapping[str, Measured], items: Mapping[str, PerItem]) -> tuple[dict[str, list[PerItem]], str]:
     """The three metrics of each set that is to be kept; empty with the reason if model utility cannot be had."""
-    kept = [name for name in sets if name not in (FORGET, HOLDOUT)]
+    kept = [name for name in sets if name != HOLDOUT and not name.startswith(FORGET)]
     wanted = list(TOFU_UTILITY) if set(kept) & set(TOFU_UTILITY[1:]) else kept
     parts: dict[str, list[PerItem]] = {}
     for name in wanted:
