@@ -192,15 +192,16 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The file; report.html in the first run if not given.")] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Leave out every text of records and models.")] = False,
+    chosen: Annotated[list[str] | None, typer.Option(help="A run that stands out in the trade-off.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about one run or several."""
+    """Write one self-contained HTML page about one run or several, and what was measured about them."""
     from expunge import comparison
     from expunge.report import measured
     from expunge.report.page import render
 
     file = out or runs[0] / "report.html"
     alone = len(runs) == 1 and measured.is_study(runs[0])
-    page = measured.render(runs[0], file) if alone else render(runs, file, redact, comparison.for_page)
+    page = measured.render(runs[0], file) if alone else render(runs, file, redact, comparison.for_page, chosen or ())
     typer.echo(f"Report: {page}")
 
 

@@ -62,7 +62,7 @@ def test_it_loads_and_draws(report: Path, show: Open) -> None:
     tab = show(report)
     assert tab.title().startswith("graddiff, wga and etw")
     assert tab.locator(".card").count() == 4
-    assert tab.locator(".chart svg path.line").count() == 8 * 3
+    assert tab.locator(".chart svg path.line").count() == (8 + 2) * 3, "eight quantities of the log, two of the weights"
     assert tab.locator(".sentence").count() == 3
     box = tab.locator(".chart svg path.line").first.bounding_box()
     assert box is not None

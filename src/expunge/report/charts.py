@@ -6,7 +6,7 @@ No `style` attribute anywhere: the page's security policy forbids it, and classe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,8 +138,46 @@ def strip_domain(marks: Sequence[Mark]) -> tuple[float, float]:
     return _domain([*ends, 0.0], pad=0.05)
 
 
-def scatter(title: str, x_name: str, y_name: str, marks: Sequence[tuple[Mark, Mark]]) -> Markup:
-    """Models as points with both intervals, names beside them. Each pair is the same model on x and on y."""
+def bars(title: str, marks: Sequence[Mark]) -> Markup:
+    """A bar a model from zero, with its interval; slanted names below."""
+    width, height, left, bottom = WIDTH, 210, 46, 62
+    ends = [end for mark in marks for end in (*_ends(mark), mark.value)]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    up = Scale(*((0.0, 1.0) if low == 0 and high <= 1 else _domain([low, high], pad=0.04)), height - bottom, TOP)
+    slot = (width - RIGHT - left) / len(marks)
+    parts = [_line("grid", left, width - RIGHT, up(tick), up(tick)) for tick in up.ticks(4)]
+    parts += [_text("tick", left - 6, up(tick) + 3.5, "end", _tick(tick)) for tick in up.ticks(4)]
+    for place, mark in enumerate(marks):
+        middle, thick = left + (place + 0.5) * slot, min(34.0, 0.64 * slot)
+        top, foot = sorted((up(mark.value), up(0.0)))
+        parts.append(
+            f'<rect class="bar {mark.css}" x="{middle - thick / 2:.1f}" y="{top:.1f}" width="{thick:.1f}" '
+            f'height="{max(0.5, foot - top):.1f}"/>'
+        )
+        below, above = map(up, _ends(mark))
+        parts += [_line("error", middle, middle, below, above)] if below != above else []
+        shown = mark.name if len(mark.name) <= 14 else mark.name[:13] + "…"
+        parts.append(
+            f'<g transform="translate({middle + 4:.1f} {height - bottom + 14}) rotate(-35)">'
+            f"{_text('tick', 0, 0, 'end', shown)}</g>"
+        )
+    parts.append(_line("axis", left, width - RIGHT, up(0.0), up(0.0)))
+    spoken = "; ".join(f"{mark.name}: {_tick(mark.value)}" for mark in marks)
+    return _svg(width, height, f"{title}. {spoken}", parts, "bars")
+
+
+def scatter(
+    title: str,
+    x_name: str,
+    y_name: str,
+    marks: Sequence[tuple[Mark, Mark]],
+    front: Sequence[str] = (),
+    chosen: Collection[str] = (),
+) -> Markup:
+    """Models as points with both intervals, names beside them. Each pair is the same model on x and on y.
+
+    A line joins those named in `front`, and those in `chosen` are drawn larger.
+    """
     width, height, left, bottom = 520, 340, 56, 44
     x = _domain([end for one, _ in marks for end in (*_ends(one), one.value)], pad=0.08)
     y = _domain([end for _, one in marks for end in (*_ends(one), one.value)], pad=0.08)
@@ -154,12 +192,15 @@ def scatter(title: str, x_name: str, y_name: str, marks: Sequence[tuple[Mark, Ma
     parts.append(_text("label", width - 16, height - 6, "end", f"{x_name} →"))
     parts.append(_text("label", 0, 10, "start", f"↑ {y_name}"))
     taken: list[tuple[float, float]] = []
+    ends = sorted((across(one.value), up(other.value)) for one, other in marks if one.name in front)
+    if len(ends) > 1:
+        parts.append(f'<path class="front" d="M{"L".join(f"{a} {b}" for a, b in ends)}"/>')
     for one, other in marks:
         x_at, y_at = across(one.value), up(other.value)
         (left_end, right_end), (low_end, high_end) = map(across, _ends(one)), map(up, _ends(other))
         parts.append(_line(f"whisker {one.css}", left_end, right_end, y_at, y_at))
         parts.append(_line(f"whisker {one.css}", x_at, x_at, low_end, high_end))
-        parts.append(_dot(x_at, y_at, one.css, 6))
+        parts.append(_dot(x_at, y_at, one.css, 10 if one.name in chosen else 6))
         parts.append(_name(one.name, x_at, y_at, width, taken))
     spoken = "; ".join(f"{one.name}: {_tick(one.value)}, {_tick(other.value)}" for one, other in marks)
     return _svg(width, height, f"{title}. {spoken}", parts, "scatter")

@@ -59,7 +59,7 @@ def redacted(seen: Sequence[View], models: Sequence[Column], guard: words.Guard)
 
     Their tables still hold text: who draws the page must not show it.
     """
-    clean = _cleaner(guard)
+    clean = cleaner(guard)
     names = {view.name: f"run {place + 1}" if guard.finds(view.name) else view.name for place, view in enumerate(seen)}
     views = [_redacted(view, names[view.name], clean) for view in seen]
     renamed = []
@@ -85,7 +85,9 @@ def _redacted(view: View, name: str, clean: Callable[[Any], Any]) -> View:
     )
 
 
-def _cleaner(guard: words.Guard) -> Callable[[Any], Any]:
+def cleaner(guard: words.Guard) -> Callable[[Any], Any]:
+    """What takes forget text and folders of this machine out of a tree."""
+
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {clean(key): clean(item) for key, item in value.items()}

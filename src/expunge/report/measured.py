@@ -24,10 +24,7 @@ def is_study(run: str | Path) -> bool:
 
 def render(run: str | Path, out: str | Path) -> Path:
     """The HTML file `out` about the study in a run folder; RunFolderError if the folder holds none."""
-    folder = runfolder.open(run)
-    if not folder.has(f"{runfolder.MEASURED}/{SHEET}"):
-        raise RunFolderError(f"run '{run}' is no study: it has no {runfolder.MEASURED}/{SHEET}. Run the study again.")
-    sheet = folder.read_json(f"{runfolder.MEASURED}/{SHEET}")
+    sheet = read(run)
     css = shell.asset("page.css")
     context = {
         "policy": shell.policy(css, ""),
@@ -37,13 +34,27 @@ def render(run: str | Path, out: str | Path) -> Path:
         "lede": sheet["lede"],
         "notes": sheet["notes"],
         "tables": sheet["tables"],
-        "figures": [(chart, figure["lines"]) for figure in sheet["figures"] if (chart := _draw(figure)) is not None],
+        "figures": drawn(sheet),
         "colours": SERIES_COLOURS,
     }
     target = Path(out).expanduser().resolve()
     with runfolder.replacing(target) as stream:
         stream.write(shell.template("measured.html.j2").render(context).encode("utf-8", "replace"))
     return target
+
+
+def read(run: str | Path) -> dict[str, Any]:
+    """The sheet of the study in a run folder; RunFolderError if the folder holds none."""
+    folder = runfolder.open(run)
+    if not folder.has(f"{runfolder.MEASURED}/{SHEET}"):
+        raise RunFolderError(f"run '{run}' is no study: it has no {runfolder.MEASURED}/{SHEET}. Run the study again.")
+    sheet: dict[str, Any] = folder.read_json(f"{runfolder.MEASURED}/{SHEET}")
+    return sheet
+
+
+def drawn(sheet: Mapping[str, Any]) -> list[tuple[Chart, Sequence[Mapping[str, Any]]]]:
+    """The figures of a sheet that have anything to draw, each with its lines."""
+    return [(chart, figure["lines"]) for figure in sheet["figures"] if (chart := _draw(figure)) is not None]
 
 
 def _draw(figure: Mapping[str, Any]) -> Chart | None:

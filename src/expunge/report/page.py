@@ -10,7 +10,22 @@ from typing import Any
 from markupsafe import Markup
 
 from expunge import runfolder
-from expunge.report import answers, collect, compare, curves, drift, facts, sentences, shell, summary, tokenview, words
+from expunge.errors import RunFolderError, unknown
+from expunge.report import (
+    answers,
+    collect,
+    compare,
+    curves,
+    drift,
+    facts,
+    figures,
+    measured,
+    sentences,
+    shell,
+    summary,
+    tokenview,
+    words,
+)
 from expunge.report.arms import Comparing
 from expunge.report.charts import SERIES_COLOURS
 from expunge.report.collect import Column, View
@@ -27,32 +42,50 @@ _SECTIONS = (
 
 
 def render(
-    runs: Sequence[str | Path], out: str | Path, redact: bool = False, comparing: Comparing | None = None
+    runs: Sequence[str | Path],
+    out: str | Path,
+    redact: bool = False,
+    comparing: Comparing | None = None,
+    chosen: Sequence[str] = (),
 ) -> Path:
     """The HTML file `out`, at most 5 MB, about one run or several beside their target and oracle.
 
     A study's folder stands for the runs inside it. Whatever a run folder lacks is named on the page. With `redact` no
     text of records or models is written: tokens become blanks, records numbers, and lines of settings that share four
-    words in a row with the forget set are blanked. RunFolderError if a path is no run folder.
+    words in a row with the forget set are blanked. `comparing` makes the table of arms where there are several runs,
+    `chosen` names runs that stand out among them; what a measurement found is shown below them. RunFolderError if a
+    path is no run folder.
     """
-    seen = collect.views(runs)
+    seen = collect.views([run for run in runs if not measured.is_study(run)])
+    sheets = [measured.read(run) for run in runs if measured.is_study(run)]
+    names = [view.name for view in seen]
+    if strangers := [name for name in chosen if name not in names]:
+        raise RunFolderError(unknown("run", strangers[0], names))
+    places = [place for place, name in enumerate(names) if name in chosen]
     models = collect.columns(seen)
     if redact:
-        seen, models = facts.redacted(seen, models, _guard(seen, models))
+        guard = _guard(seen, models)
+        seen, models = facts.redacted(seen, models, guard)
+        sheets = facts.cleaner(guard)(sheets)
     compared = comparing(seen) if comparing is not None and len(seen) > 1 else None
-    context = {**_context(seen, models, redact), "compared": compared}
+    context = {
+        **_context(seen, models, redact, [seen[place].name for place in places]),
+        "compared": compared,
+        "studies": [(sheet, measured.drawn(sheet)) for sheet in sheets],
+    }
     target = Path(out).expanduser().resolve()
     with runfolder.replacing(target) as stream:
         stream.write(shell.template("page.html.j2").render(context).encode("utf-8", "replace"))
     return target
 
 
-def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> dict[str, Any]:
+def _context(seen: Sequence[View], models: Sequence[Column], redact: bool, chosen: Sequence[str]) -> dict[str, Any]:
     styles = _styles(models)
     css, js = shell.asset("page.css"), shell.asset("page.js")
     tokens = tokenview.pack(seen, [model for model in models if model.role != "run"], redact)
-    charts, drifts = curves.draw(seen), drift.draw(seen)
-    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in [*charts, *drifts]}}
+    charts, drifts, weights, swept = curves.draw(seen), drift.draw(seen), figures.weights(seen), figures.sweeps(seen)
+    every = [*charts, *drifts, *weights, *swept]
+    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in every}}
     found = {} if redact else answers.collect(models, styles)
     return {
         "policy": shell.policy(css, js),
@@ -71,11 +104,15 @@ def _context(seen: Sequence[View], models: Sequence[Column], redact: bool) -> di
         "tokens_note": _tokens_note(tokens),
         "charts": charts,
         "drifts": drifts,
+        "weights": weights,
+        "swept": swept,
+        "bars": figures.bars(models, styles),
+        "colours": SERIES_COLOURS,
         "relations": drift.relations(seen),
         "curves_missing": curves.missing(charts),
         "layers": curves.drift_by_layer(seen),
         "answers": found,
-        **summary.context(seen, models, styles),
+        **summary.context(seen, models, styles, chosen),
         **facts.context(seen, redact),
     }
 

@@ -55,6 +55,11 @@ def asset(name: str) -> str:
 def template(name: str) -> jinja2.Template:
     """A page's template: escapes what it is given, and an unknown name in it is an error."""
     environment = jinja2.Environment(
-        autoescape=True, finalize=shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(asset),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(asset(name))
+    return environment.get_template(name)

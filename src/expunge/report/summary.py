@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -72,8 +72,10 @@ class Group:
     rows: tuple[Line, ...]
 
 
-def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str, str]) -> dict[str, Any]:
-    """What the template needs for headline, cards, trade-off and table."""
+def context(
+    seen: Sequence[View], models: Sequence[Column], styles: Mapping[str, str], chosen: Collection[str] = ()
+) -> dict[str, Any]:
+    """What the template needs for headline, cards, trade-off (runs in `chosen` stand out) and table."""
     base = compare.baseline(models)
     return {
         "title": f"{len(seen)} runs compared" if len(seen) > _MANY else _joined([view.name for view in seen]),
@@ -83,7 +85,8 @@ def context(seen: Sequence[View], models: Sequence[Column], styles: Mapping[str,
         "alarms": [*_alarms(seen), *_voided(models)],
         "cards": [card(*headline, models, styles) for headline in naming.HEADLINES],
         "cards_note": _cards_note(models),
-        "tradeoff": _tradeoff(models, styles),
+        "chosen": chosen,
+        "tradeoff": _tradeoff(models, styles, chosen),
         "table": table(models, base),
         "baseline": base.name if base and len(models) > 1 else "",
         "optimistic": any(cell.optimistic for model in models for cell in model.cells.values()),
@@ -227,7 +230,22 @@ def _unmeasured(models: Sequence[Column]) -> list[tuple[str, str]]:
     return [(naming.metric(name).title, reasons[name]) for name in sorted(reasons, key=naming.order)]
 
 
-def _tradeoff(models: Sequence[Column], styles: Mapping[str, str]) -> Markup | None:
+def front(models: Sequence[Column], x: Metric, y: Metric) -> list[str]:
+    """The runs that no other beats in both metrics: nearer the oracle (without one: lower) in x, higher in y."""
+    oracle = next((m.cells[x.name].value for m in models if m.role == "oracle" and x.name in m.cells), None)
+    costs = {}
+    for model in models:
+        if model.role == "run":
+            value = model.cells[x.name].value
+            costs[model.name] = (value if oracle is None else abs(value - oracle), -model.cells[y.name].value)
+    return [
+        name
+        for name, (a, b) in costs.items()
+        if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in costs.values())
+    ]
+
+
+def _tradeoff(models: Sequence[Column], styles: Mapping[str, str], chosen: Collection[str]) -> Markup | None:
     x = compare.headline(models, naming.HEADLINES[0][2])
     y = compare.headline(models, naming.HEADLINES[2][2])
     if x is None or y is None:
@@ -236,7 +254,8 @@ def _tradeoff(models: Sequence[Column], styles: Mapping[str, str]) -> Markup | N
     marks = [(_mark(model, x.name, styles), _mark(model, y.name, styles)) for model in both]
     if len(marks) < 2:
         return None
-    return charts.scatter("Forgetting against keeping", f"{x.title}, forget set", y.title, marks)
+    best = front(both, x, y)
+    return charts.scatter("Forgetting against keeping", f"{x.title}, forget set", y.title, marks, best, chosen)
 
 
 def _kicker(seen: Sequence[View]) -> str:

@@ -331,7 +331,7 @@
   }
 
   if (data.tokens.records) tokenView(data.tokens);
-  document.querySelectorAll(".chart").forEach(readable);
+  document.querySelectorAll(".chart[data-key]").forEach(readable);
   questions();
   document.querySelectorAll(".sortable").forEach(sortable);
   document.querySelectorAll(".copy").forEach(copyable);
