@@ -74,7 +74,8 @@ def test_needs_unite_field_by_field() -> None:
         entropy=frozenset({2.0}),
         hidden=frozenset({(3, "own")}),
         vocab=kl,
-        alternative=True,
+        alternative=frozenset({"own"}),
+        smoothing=frozenset({(2.0, 1.0)}),
     )
     assert NOTHING | everything == everything == everything | NOTHING == everything | everything
     both = Needs(entropy=frozenset({1.0}), hidden=frozenset({(0.5, "before")})) | everything

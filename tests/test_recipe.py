@@ -99,7 +99,7 @@ def test_suggestions(override: str, suggestion: str) -> None:
 
 def test_without_a_near_name_the_keys_are_listed() -> None:
     (fault,) = faults_of({"method": {"zzz": 1}})
-    assert "There are: preset, forget_coef, retain_coef, terms, control" in fault
+    assert "There are: preset, forget_coef, retain_coef, terms, negate, combine, control" in fault
 
 
 @pytest.mark.parametrize(
