@@ -7,7 +7,7 @@ command goes on.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,6 +193,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The file; report.html in the first run if not given.")] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Leave out every text of records and models.")] = False,
     chosen: Annotated[list[str] | None, typer.Option(help="A run that stands out in the trade-off.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Also write each figure here: SVG, PNG, PDF.")] = None,
 ) -> None:
     """Write one self-contained HTML page about one run or several, and what was measured about them."""
     from expunge import comparison
@@ -203,6 +204,8 @@ def report(
     alone = len(runs) == 1 and measured.is_study(runs[0])
     page = measured.render(runs[0], file) if alone else render(runs, file, redact, comparison.for_page, chosen or ())
     typer.echo(f"Report: {page}")
+    if figures is not None:
+        _figures(runs, figures, redact, chosen or ())
 
 
 @app.command(rich_help_panel="Make and judge")
@@ -463,6 +466,15 @@ def _single(recipe: Recipe) -> Recipe:
     if others:
         typer.echo(f"The first of {len(others) + 1} runs: {Path(first.output_dir).name}")
     return first
+
+
+def _figures(runs: Sequence[Path], folder: Path, redact: bool, chosen: Sequence[str]) -> None:
+    from expunge.report import export
+    from expunge.report.page import context
+
+    files = export.write(context(runs, redact, chosen=chosen), folder)
+    extra = "" if export.can_convert() else ". PNG and PDF need the extra 'figures': pip install 'expunge[figures]'"
+    typer.echo(f"{len(files)} figures: {folder}{extra}")
 
 
 def _print_plan(recipe: Recipe) -> None:

@@ -12,7 +12,7 @@ from expunge.runfolder import plain
 
 _VARIABLES = ("HF_HOME", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _SECRETS = ("HF_TOKEN",)
-_EXTRAS: Mapping[str, str] = {"llm": "openai", "pii": "presidio_analyzer", "spacy": "spacy"}
+_EXTRAS: Mapping[str, str] = {"figures": "cairosvg", "llm": "openai", "pii": "presidio_analyzer", "spacy": "spacy"}
 
 
 def facts() -> dict[str, str]:

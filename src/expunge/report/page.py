@@ -56,6 +56,17 @@ def render(
     `chosen` names runs that stand out among them; what a measurement found is shown below them. RunFolderError if a
     path is no run folder.
     """
+    found = context(runs, redact, comparing, chosen)
+    target = Path(out).expanduser().resolve()
+    with runfolder.replacing(target) as stream:
+        stream.write(shell.template("page.html.j2").render(found).encode("utf-8", "replace"))
+    return target
+
+
+def context(
+    runs: Sequence[str | Path], redact: bool = False, comparing: Comparing | None = None, chosen: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All that the page's template shows, its drawings among it; arguments and errors as of `render`."""
     seen = collect.views([run for run in runs if not measured.is_study(run)])
     sheets = [measured.read(run) for run in runs if measured.is_study(run)]
     names = [view.name for view in seen]
@@ -68,15 +79,11 @@ def render(
         seen, models = facts.redacted(seen, models, guard)
         sheets = facts.cleaner(guard)(sheets)
     compared = comparing(seen) if comparing is not None and len(seen) > 1 else None
-    context = {
+    return {
         **_context(seen, models, redact, [seen[place].name for place in places]),
         "compared": compared,
         "studies": [(sheet, measured.drawn(sheet)) for sheet in sheets],
     }
-    target = Path(out).expanduser().resolve()
-    with runfolder.replacing(target) as stream:
-        stream.write(shell.template("page.html.j2").render(context).encode("utf-8", "replace"))
-    return target
 
 
 def _context(seen: Sequence[View], models: Sequence[Column], redact: bool, chosen: Sequence[str]) -> dict[str, Any]:
