@@ -83,6 +83,16 @@ def test_the_path_leaves_a_whole_run_folder(done: RunFolder, root: Path) -> None
     assert sorted(set(done.read_table("tokens.parquet")["epoch"].to_pylist())) == [0.0, 1.0]
 
 
+def test_the_saved_model_carries_its_card(done: RunFolder) -> None:
+    from huggingface_hub import ModelCard
+
+    results = {result.metric_type for result in ModelCard.load(done.file("model/README.md")).data.eval_results}
+    metrics = done.read_json("eval/unlearned/metrics.json")
+    assert results == {name for name, entry in metrics.items() if entry["agg_value"] is not None}
+    assert "model/README.md" in done.manifest["files"]
+    assert runfolder.verify(done.path) == []
+
+
 def test_oracle_and_target_differ_in_what_they_read(done: RunFolder, root: Path) -> None:
     target, oracle = (runfolder.open(root / "models" / name) for name in ("target", "oracle"))
     assert oracle.manifest["without"] == ["forget"]

@@ -26,7 +26,7 @@ from expunge.lm import LM
 from expunge.neighbours import written_retain
 from expunge.progress import Bar, Progress
 from expunge.recipe import Recipe
-from expunge.report import page
+from expunge.report import card, page
 from expunge.runfolder import RunFolder
 from expunge.sides import records_by_side, records_of, retain_of
 
@@ -61,6 +61,7 @@ def _run_one(recipe: Recipe, show: Progress, judged: set[str]) -> RunFolder:
         judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
         if recipe.evaluation.gate is not None:
             verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
+    card.write(folder.path)
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
