@@ -77,6 +77,17 @@ def test_numbers_that_are_no_means_of_items_combine_items_and_seeds_by_hand(tmp_
     assert (found.low, found.high) == pytest.approx((0.51 - half, 0.51 + half), abs=1e-6)
 
 
+def test_intervals_stay_where_a_metric_can_be(tmp_path: Path) -> None:
+    """Utilities .97, .98, .99 and probabilities that are 0 in every record and seed."""
+    runs = [made(tmp_path, "etw", seed, [0.0] * 12, 0.97 + 0.01 * seed).path for seed in range(3)]
+    found = comparison.compare_runs(runs).estimates
+    assert found["etw", "model_utility"].high == 1.0
+    low, high = found["etw", METRIC].low, found["etw", METRIC].high
+    assert low == 0.0
+    assert high is not None
+    assert 0.1 < high < 0.9, "twelve records and three seeds that agree do not prove that all would"
+
+
 def test_all_tests_of_a_table_are_corrected_together(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     base = rng.uniform(0, 1, 12)

@@ -166,11 +166,16 @@ def estimate(arm: Arm, metric: str) -> Estimate | None:
         return Estimate(value, cells[0].low, cells[0].high, 1)
     table = _table(arm, metric)
     if table is not None:
-        found = stats.over_seeds(table.values, table.subjects)
+        lowest, highest = naming.bounds(metric)
+        known = math.isfinite(lowest) and math.isfinite(highest)
+        found = stats.over_seeds(table.values, table.subjects, bounds=(lowest, highest) if known else None)
         return Estimate(found.value, found.low, found.high, len(cells))
     parts = _spread(cells)
-    low, high = stats.t_interval(value, parts) if parts else (None, None)
-    return Estimate(value, low, high, len(cells))
+    if not parts:
+        return Estimate(value, None, None, len(cells))
+    low, high = stats.t_interval(value, parts)
+    lowest, highest = naming.bounds(metric)
+    return Estimate(value, max(low, lowest), min(high, highest), len(cells))
 
 
 def contrast(arm: Arm, other: Arm, metric: str) -> Contrast | None:

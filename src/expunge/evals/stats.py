@@ -326,7 +326,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def over_seeds(values: FloatArray, subjects: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Interval:
+def over_seeds(
+    values: FloatArray,
+    subjects: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
     """The mean of `values` (seeds, items) with an interval over both: seeds and units of items are resampled together.
 
     With one seed this is `bootstrap` of the mean, and says nothing about other seeds. Items without a value under any
@@ -335,13 +342,14 @@ def over_seeds(values: FloatArray, subjects: Sequence[str], *, resamples: int = 
     kept = np.asarray(~np.isnan(values).any(axis=0))
     sample = Sample.of([name for name, keep in zip(subjects, kept, strict=True) if keep])
     if len(values) == 1 or not len(sample):
-        return bootstrap(weighted_mean(values[0, kept]), [sample], resamples=resamples, seed=seed)
+        return bootstrap(weighted_mean(values[0, kept]), [sample], resamples=resamples, seed=seed, bounds=bounds)
     table = values[:, kept].T
 
     def statistic(items: FloatArray, seeds: FloatArray) -> FloatArray:
         return _quotient(((items @ table) * seeds).sum(1), items.sum(1) * seeds.sum(1))
 
-    return bootstrap(statistic, [sample, Sample.of([""] * len(values))], resamples=resamples, seed=seed)
+    samples = [sample, Sample.of([""] * len(values))]
+    return bootstrap(statistic, samples, resamples=resamples, seed=seed, bounds=bounds)
 
 
 def difference_p(differences: FloatArray, subjects: Sequence[str]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 GROUPS = ("Forgotten?", "Kept?", "Leaks?", "Composite", "Other")
@@ -75,6 +76,9 @@ IDEALS = {"privleak": 0.0}
 """What an oracle has by definition, where its evaluation does not say it."""
 
 
+_BOUNDS = {"privleak": (-100.0, math.inf), "etw_aggregate": (0.0, math.inf)}
+
+
 @dataclass(frozen=True)
 class Metric:
     """How a metric is shown: its group, its title, and what it is in one line."""
@@ -107,6 +111,16 @@ def metric(name: str) -> Metric:
         return Metric(name, "Leaks?", name, "")
     group = "Forgotten?" if name.startswith("forget") else "Kept?" if name.startswith(tuple(_SETS)) else "Other"
     return Metric(name, group, name, "")
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """The lowest and highest value that a metric can have; infinite for one that is not known.
+
+    >>> bounds("forget_Q_A_Prob"), bounds("privleak"), bounds("seconds")
+    ((0.0, 1.0), (-100.0, inf), (-inf, inf))
+    """
+    share = name in _SINGLE or name.startswith("mia_") or any(name.endswith(f"_{ending}") for ending in _ENDINGS)
+    return _BOUNDS.get(name, (0.0, 1.0) if share else (-math.inf, math.inf))
 
 
 def order(name: str) -> tuple[int, int, int, str]:
