@@ -34,8 +34,9 @@ OPTIONS = {
     "plan": set(),
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
     "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
-    "report": {"--out", "--redact"},
-    "run": {"--dry-run", "--overwrite"},
+    "report": {"--out", "--redact", "--chosen", "--figures"},
+    "reproduce": {"--out", "--tolerance"},
+    "run": {"--dry-run", "--overwrite", "--watch"},
     "schema": set(),
     "score": {"--score", "--select", "--records", "--out"},
     "selectivity": {

@@ -53,6 +53,7 @@ app = typer.Typer(
 app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
 app.command(rich_help_panel="Make and judge")(judging.verdict)
 app.command(rich_help_panel="Make and judge")(judging.diagnose)
+app.command(rich_help_panel="Make and judge")(judging.reproduce)
 app.command(rich_help_panel="Make and judge")(judging.audit)
 app.command(rich_help_panel="Measure")(measuring.selectivity)
 app.command(rich_help_panel="Measure")(measuring.snr)
@@ -112,6 +113,7 @@ def run(
         bool, typer.Option("--dry-run", help="Resolve everything; say what would be loaded and trained.")
     ] = False,
     overwrite: Overwrite = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show loss and sentences as they are forgotten.")] = False,
 ) -> None:
     """Unlearn as a recipe says, evaluate, and write the report. Goes on where it was stopped."""
     resolved = _resolve(recipe, overrides, overwrite, "run")
@@ -119,8 +121,10 @@ def run(
         _print_plan(resolved)
         return
     from expunge import pipeline
+    from expunge.watching import Watch
 
-    _judged(pipeline.run(resolved).path)
+    live = Watch()
+    _judged((pipeline.run(resolved, live, live.epoch) if watch else pipeline.run(resolved)).path)
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")

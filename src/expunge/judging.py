@@ -1,4 +1,4 @@
-"""The verbs that say whether it worked: a verdict by a gate, a diagnosis of what went wrong, an audit of any model."""
+"""The verbs that say whether it worked: a verdict by a gate, a diagnosis of what went wrong, an audit, a second run."""
 
 from __future__ import annotations
 
@@ -58,6 +58,24 @@ def audit(
     show(found)
     typer.echo(f"Run folder: {folder.path}")
     raise typer.Exit(found.exit_code)
+
+
+def reproduce(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="Folder for the second run.", show_default=False)],
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest difference of two numbers that count as the same.")
+    ] = 0.0,
+) -> None:
+    """Run a run's recipe once more, from the data on, and compare every number. Exit code 0: all the same; else 1."""
+    from rich.console import Console
+
+    from expunge import reproduce as again
+    from expunge import terminal
+
+    found = again.run(run, out, tolerance=tolerance)
+    Console().print(*terminal.reproduction(found), sep="\n")
+    raise typer.Exit(0 if found.same else 1)
 
 
 def show(found: Verdict) -> None:

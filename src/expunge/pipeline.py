@@ -32,29 +32,32 @@ from expunge.sides import records_by_side, records_of, retain_of
 
 UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
 Sets = Mapping[str, Sequence[Record]]
+Watched = Callable[[Path, int], None]
 
 
-def run(recipe: Recipe, progress: Progress | None = None) -> RunFolder:
+def run(recipe: Recipe, progress: Progress | None = None, on_epoch: Watched | None = None) -> RunFolder:
     """The run folder of a recipe with everything in it: model, evaluation beside target and oracle, report.html.
 
     Goes on where an earlier call with the same recipe was stopped; what is finished is not done again. A recipe with
-    arms or seeds stands for several runs: the folder holds a run folder of each, and one report of all.
+    arms or seeds stands for several runs: the folder holds a run folder of each, and one report of all. `on_epoch` gets
+    the folder of the run that is being made and how many epochs it has behind it, when these are on disk.
     """
     show = progress or progresses.automatic()
     if recipes.variants(recipe) != [recipe]:
         folder = begin_study(recipe)
         with runfolder.recording(folder):
-            run_variants(recipe, folder, show)
+            run_variants(recipe, folder, show, on_epoch)
         return folder
-    return _run_one(recipe, show, set())
+    return _run_one(recipe, show, set(), on_epoch)
 
 
-def _run_one(recipe: Recipe, show: Progress, judged: set[str]) -> RunFolder:
+def _run_one(recipe: Recipe, show: Progress, judged: set[str], on_epoch: Watched | None) -> RunFolder:
     """One run. `judged` remembers which targets and oracles were judged how, so that a study does it once."""
     made = prepare_models(recipe, show)
     with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
         start = made[TARGET].file("model") if TARGET in made else None
-        folder = runs.unlearn(recipe, start=start, on_step=shown(bar))
+        tell = None if on_epoch is None else lambda epoch, _: on_epoch(Path(recipe.output_dir), epoch)
+        folder = runs.unlearn(recipe, start=start, on_step=shown(bar), on_epoch=tell)
     if recipe.evaluation.suite != "none":
         sets = sets_of(recipe, folder)
         references(recipe, folder, made, sets, show, judged)
@@ -83,11 +86,11 @@ def begin_study(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def run_variants(recipe: Recipe, folder: RunFolder, show: Progress) -> list[RunFolder]:
+def run_variants(recipe: Recipe, folder: RunFolder, show: Progress, on_epoch: Watched | None = None) -> list[RunFolder]:
     """The runs of a study, one after the other, and its report.html."""
     judged: set[str] = set()
     variants = [variant.model_copy(update={"overwrite": False}) for variant in recipes.variants(recipe)]
-    made = [_run_one(variant, show, judged) for variant in variants]
+    made = [_run_one(variant, show, judged, on_epoch) for variant in variants]
     page.render([folder.path], folder.file(runfolder.REPORT), comparing=comparison.for_page)
     return made
 

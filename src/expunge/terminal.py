@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from expunge.evals.verdict import Verdict
     from expunge.identifiers import Summary
     from expunge.plan import Plan, Stage
+    from expunge.reproduce import Reproduction
 
 
 _LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
@@ -99,6 +100,7 @@ def _preparation(method: Prepared) -> str:
     reads = [] if plan.passes == 0 else [f"at most {plan.passes:g} scoring pass{'es' * (plan.passes != 1)}"]
     reads += ["a second model"] if plan.model is not None else []
     reads += ["a corpus (the run's own records if none is named)"] if plan.corpus is not None else []
+    reads += ["the retain records"] if plan.retain else []
     return f"before training: {', '.join(reads) or 'the texts, no model'}"
 
 
@@ -264,6 +266,23 @@ def verdict(found: Verdict) -> Iterable[Text | Table]:
     yield out
     before = "was kept in the run before it began" if found.registered else "is not the one the run began with"
     yield Text(f"Gate {found.gate_hash[:16]} {before}.", style="" if found.registered else "yellow")
+
+
+def reproduction(found: Reproduction) -> Iterable[Text | Table]:
+    """Whether the numbers came out again, those that did not, and what else was not the same."""
+    count = f"{found.compared} numbers, {len(found.changes)} further apart than {found.tolerance:g}"
+    yield Text("SAME" if found.same else "DIFFERENT", style="bold green" if found.same else "bold red").append(
+        f"  {count}", style="not bold default"
+    )
+    groups = (("numbers", found.changes), ("data and models", found.inputs), ("environment", found.environment))
+    for title, changes in groups:
+        if changes:
+            out = table(title, "before", "now")
+            for one in changes:
+                cells = ("–" if value is None else str(value) for value in (one.before, one.after))
+                out.add_row(escape(f"{one.model} {one.what}".strip()), *map(escape, cells))
+            yield out
+    yield Text(f"Second run: {found.folder}")
 
 
 def error(message: str, console: Console) -> None:

@@ -66,14 +66,21 @@ def sentence(
 
     With `marks`, tokens above the mean weight stand in ‹ ›: for a terminal or a file without colour.
     """
+    return shaded(tokens, relative(weights).tolist(), gold, marks)
+
+
+def shaded(
+    tokens: Sequence[str], heats: Sequence[float], gold: Sequence[bool] | None = None, marks: bool = False
+) -> Text:
+    """The same from heats in [0, 1], such as probabilities."""
     text = Text()
-    for place, (token, heat) in enumerate(zip(tokens, relative(weights), strict=True)):
+    for place, (token, heat) in enumerate(zip(tokens, heats, strict=True)):
         shown = words.token(token)
         bare = shown.lstrip(" ")
         text.append(shown[: len(shown) - len(bare)])
         strong = marks and heat > 1 / FULL + 1e-9
         underline = " underline" if gold is not None and gold[place] else ""
-        text.append(f"‹{bare}›" if strong else bare, style=f"{_terminal(float(heat))}{underline}".strip())
+        text.append(f"‹{bare}›" if strong else bare, style=f"{_terminal(heat)}{underline}".strip())
     return text
 
 
