@@ -18,6 +18,7 @@ RETAIN: Row = ("nll", "retain", "uniform", "raw", "selected", 1.0)
 
 
 CRITICAL = "0.5*masking+0.5*frozen"
+SELECTED = "ga:denominator=selected"
 
 
 def forget(objective: str, score: str = "uniform", select: str = "raw", coef: float = 1.0) -> Row:
@@ -34,6 +35,17 @@ TABLE: dict[str, list[Row]] = {
     "wga": [forget("ga", "confidence"), RETAIN],
     "satimp": [forget("ga", "satimp"), (*RETAIN[:-1], 0.1)],
     "satimp-ou": [forget("ga", "satimp:beta2=1.0", coef=0.1), RETAIN],
+    "simsat": [forget("ga", "confidence:beta=5.0"), (*RETAIN[:-1], 0.1)],
+    "simimp": [forget("ga", "satimp:beta1=0.0,beta2=1.0"), (*RETAIN[:-1], 0.1)],
+    "simsat-hard": [forget("ga", "confidence", "top"), (*RETAIN[:-1], 0.1)],
+    "simimp-hard": [forget("ga", "satimp:beta1=0.0,beta2=1.0", "top"), (*RETAIN[:-1], 0.1)],
+    "tnpo": [forget("ga", "tnpo"), RETAIN],
+    "wtnpo": [forget("ga", "tnpo:alpha=1.5"), RETAIN],
+    "seul": [forget(SELECTED, "frozen:score=surprisal", "threshold > fill"), RETAIN],
+    "su-llm": [forget(SELECTED, "assistant", "threshold > expand"), RETAIN],
+    "su-ngram": [forget(SELECTED, "ngram", "threshold > expand"), RETAIN],
+    "scn": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
+    "sce": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
     "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
     "idk-nll": [forget("alternative"), RETAIN],
     "idk-dpo": [forget("dpo"), RETAIN],
@@ -102,10 +114,16 @@ def test_every_preset_builds_and_says_where_it_is_from(name: str) -> None:
 @named
 def test_settings_of_a_preset_change_its_terms(name: str) -> None:
     for key in presets.get(name).settings:
-        changed = build_terms(Method(preset=f"{name}:{key}=0.123"))
+        if key == "model":  # a name, tested below
+            continue
+        changed = build_terms(Method(preset=f"{name}:{key}=" + ("5" if key == "n" else "0.123")))
         assert changed != build_terms(Method(preset=name)), key
-        with pytest.raises(MethodError, match="number"):
+        with pytest.raises(MethodError, match=r"number|integer"):
             build_terms(Method(preset=f"{name}:{key}=much"))
+
+
+def test_the_assistant_of_su_is_named_in_the_preset() -> None:
+    assert str(build_terms(Method(preset="su-llm:model=models/base"))[0].score) == "assistant:model=models/base"
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,13 @@ def test_onset_takes_the_first_tokens_of_each_run_and_a_gap_begins_a_new_one() -
     assert taken[9] == [1.0, 2.0, 3.0, 0.0, 4.0, 0.0, 6.0, 7.0]
     spans = registry.build("selector", "threshold:value=2.5 > onset:n=1")(scores, mask)
     assert spans.value.tolist() == [[0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]]
+
+
+def test_fill_closes_short_gaps_of_scored_tokens_alone() -> None:
+    mask = torch.tensor([[True, True, False, False, True, True, True, True, True, True]])
+    scores = torch.tensor([[0.0, 1.0, 9.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 1.0]])
+    fill: Selector = registry.build("selector", "fill")
+    # one scored token lies between the first two; then three, which is too many
+    assert fill(scores, mask).value.tolist() == [[0.0, 1.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0]]
+    wide: Selector = registry.build("selector", "fill:gap=3")
+    assert wide(scores, mask).value.tolist() == [[0.0, 1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0]]

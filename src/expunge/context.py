@@ -61,6 +61,11 @@ class Context(Protocol):
     @property
     def passages(self) -> Sequence[Passage]: ...
 
+    @property
+    def retained(self) -> Sequence[Passage]:
+        """The retain records of the run; MethodError if it has none."""
+        ...
+
     def texts(self, corpus: str) -> Iterable[str]:
         """The texts of a file or folder; of all of the run's own records for ''."""
         ...
@@ -88,13 +93,14 @@ class Preparation:
     """What `prepare` reads, said before it is called: it decides what is loaded, and what its table is keyed by.
 
     `passes`: tokens sent through a model, as a multiple of those of one plain scoring pass; at most. `model`: another
-    model by name, `corpus`: a file or folder ('' for the run's own records), None for neither. `refresh`: scores are
-    made anew from the model in training every so many steps; 0: never.
+    model by name, `corpus`: a file or folder ('' for the run's own records), None for neither. `retain`: the run's
+    retain records too. `refresh`: scores are made anew from the model in training every so many steps; 0: never.
     """
 
     passes: float = 0.0
     model: str | None = None
     corpus: str | None = None
+    retain: bool = False
     refresh: int = 0
 
 

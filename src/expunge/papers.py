@@ -34,9 +34,10 @@ MISSING: tuple[tuple[str, str, str], ...] = (
     ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),
     ("DualOptim+", "ICML 2026", "which optimiser states are shared, and how often the two sides alternate"),
     ("NPO with SAM", "ICML 2025", "the radius of its perturbation, per benchmark"),
+    ("ATWU", "2606.06320", "nothing: its scorer is trained beside the model, and scorers here hold no state yet"),
     ("ALTER", "2603.01792", "how its experts are routed; `ihl` is its loss, entropy its score"),
 )
-"""Methods that are not here, where they are published, and what was not published of them."""
+"""Methods that are not here, where they are published, and what was not published of them or is not built."""
 
 
 def sections(cls: type) -> dict[str, str]:

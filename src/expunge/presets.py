@@ -91,6 +91,24 @@ def _token_unlearn(kind: str, select: str, weights: str, settings: Mapping[str, 
     }
 
 
+_IMPORTANCE = "Yang et al., ICML 2025, arXiv 2505.11953"
+_ALL_BUT = "satimp:beta1=0,beta2=1"
+"""1 - p: it orders tokens as their loss does."""
+
+
+def _masked(score: str, select: str) -> tuple[Term, ...]:
+    """Ascent on the mean of the selected tokens, likelihood on the retain set."""
+    return _forget("ga:denominator=selected", score=score, select=select), _retain()
+
+
+_SELECTIVE = "Selective Unlearning, Wan et al., EMNLP 2025 Findings, arXiv 2506.00876, as ATWU's repository has it"
+_PARSED = "the spaCy masks of FUNDIAL, which ETW (arXiv 2604.17785) compares with"
+_PARSED_DIFFERS = (
+    "ETW's baselines are not spelt out, this is the likeliest reading; a token counts if its characters overlap, and "
+    "an answer without any has no loss"
+)
+
+
 PRESETS: Mapping[str, Preset] = {
     "ga": Preset(
         "plain gradient ascent on the forget set, nothing retained",
@@ -161,6 +179,80 @@ PRESETS: Mapping[str, Preset] = {
         "arXiv 2505.11953; OpenUnlearning",
         (_forget("ga", coef=0.1, score="satimp:beta1=5,beta2=1"), _retain()),
         parity=_EQUAL,
+    ),
+    "simsat": Preset(
+        "ascent weighted by saturation alone, a power of the target's probability",
+        f"SimSat, {_IMPORTANCE}",
+        (_forget("ga", score="confidence:beta=5"), _retain(coef=0.1)),
+        differs="its exponent was not found; 5 as in SatImp. It is wga with another factor on the retain set",
+        settings={"beta": "0.score.beta"},
+        parity=_EQUAL,
+    ),
+    "simimp": Preset(
+        "ascent weighted by importance alone, what the target's probability lacks to 1",
+        f"SimImp, {_IMPORTANCE}",
+        (_forget("ga", score=_ALL_BUT), _retain(coef=0.1)),
+        differs="its exponent was not found; 1 as where ETW (arXiv 2604.17785) compares with it",
+        settings={"beta": "0.score.beta2"},
+    ),
+    "simsat-hard": Preset(
+        "ascent on the share of tokens with the lowest loss",
+        f"hard sampling, {_IMPORTANCE}",
+        (_forget("ga", score="confidence", select="top:r=0.3"), _retain(coef=0.1)),
+        differs="the quantile is of each answer, and r 0.3 our default; random sampling is control=random",
+        settings={"r": "0.select.r"},
+    ),
+    "simimp-hard": Preset(
+        "ascent on the share of tokens with the highest loss",
+        f"hard sampling, {_IMPORTANCE}",
+        (_forget("ga", score=_ALL_BUT, select="top:r=0.3"), _retain(coef=0.1)),
+        differs="the quantile is of each answer, and r 0.3 our default; random sampling is control=random",
+        settings={"r": "0.select.r"},
+    ),
+    "tnpo": Preset(
+        "ascent weighted token by token as NPO weights sequences: less where the reference is left behind",
+        "TNPO, Wang et al., ICLR 2025, arXiv 2502.19301, the authors' code",
+        (_forget("ga", score="tnpo:beta=4"), _retain()),
+        settings={"beta": "0.score.beta"},
+    ),
+    "wtnpo": Preset(
+        "TNPO, times a power of the target's probability",
+        "WTNPO, Wang et al., ICLR 2025, arXiv 2502.19301, the authors' code",
+        (_forget("ga", score="tnpo:beta=4,alpha=1.5"), _retain()),
+        settings={"beta": "0.score.beta", "alpha": "0.score.alpha"},
+    ),
+    "seul": Preset(
+        "ascent on tokens that the starting model finds less likely than the mean of their answer, short gaps filled",
+        "SEUL, arXiv 2402.05813, as re-implemented in ATWU's repository",
+        _masked("frozen:score=surprisal", "threshold:k=0 > fill:gap=2"),
+        differs="a threshold a sequence, k 0; a k of theirs is -k here, where scores are losses",
+    ),
+    "su-llm": Preset(
+        "ascent on tokens whose probability an assistant model that lacks the knowledge sees otherwise, and neighbours",
+        _SELECTIVE,
+        _masked("assistant", "threshold:k=0 > expand:c=2"),
+        differs="the paper's threshold and c were not found: above the mean of the answer, c 2; needs a model: "
+        "su-llm:model=FOLDER",
+        settings={"model": "0.score.model"},
+    ),
+    "su-ngram": Preset(
+        "ascent on tokens that follow their history in the forget set but not in the retain set, and neighbours",
+        _SELECTIVE,
+        _masked("ngram:n=3", "threshold:k=0 > expand:c=2"),
+        differs="the paper's threshold and c were not found: above the mean of the answer, c 2",
+        settings={"n": "0.score.n"},
+    ),
+    "scn": Preset(
+        "ascent on the noun chunks of the answer, as `expunge annotate --with spacy` marks them",
+        _PARSED,
+        _masked("given", "threshold:value=0"),
+        differs=_PARSED_DIFFERS,
+    ),
+    "sce": Preset(
+        "ascent on the named entities of the answer, as `expunge annotate --with spacy:what=entities` marks them",
+        _PARSED,
+        _masked("given", "threshold:value=0"),
+        differs=_PARSED_DIFFERS,
     ),
     "etw": Preset(
         "ascent weighted by the entropy of the model's own prediction, weights summing to the number of tokens",

@@ -140,9 +140,13 @@ class ScoreTables:
         return {p.id: np.asarray(s, np.float32) for p, s in zip(bench.passages, found, strict=True)}
 
     def _bench(self, side: Side, scorer: Prepared) -> Bench:
+        retained = self._passages("retain") if scorer.preparation.retain and "retain" in self.encoded else []
+        passages = self._passages(side)
+        return Bench(self.lm, self.encoder, passages, self.seed, self.texts, self.others, self.bf16, retained)
+
+    def _passages(self, side: Side) -> list[Passage]:
         by_id = {record.id: record for record in self.records[side]}
-        passages = [passage_of(self.encoder, by_id[item.id], item) for item in self.encoded[side]]
-        return Bench(self.lm, self.encoder, passages, self.seed, self.texts, self.others, self.bf16)
+        return [passage_of(self.encoder, by_id[item.id], item) for item in self.encoded[side]]
 
 
 @dataclass
@@ -156,7 +160,17 @@ class Bench:
     own_texts: Callable[[], Iterable[str]]
     others: Model
     bf16: bool = False
+    retain: Sequence[Passage] = ()
     loaded: dict[str, LM] = field(default_factory=dict)
+
+    @property
+    def retained(self) -> Sequence[Passage]:
+        """The run's retain records; MethodError without any."""
+        if not self.retain:
+            raise MethodError(
+                "this score compares with retain records, and there are none here. Set data.retain, and unlearn"
+            )
+        return self.retain
 
     def texts(self, corpus: str) -> Iterable[str]:
         """The texts of a file or folder; of the run's own records for ''."""
@@ -207,17 +221,15 @@ class Bench:
     def key(self, scorer: Prepared) -> dict[str, str]:
         """All that decides the scores of these records."""
         plan = scorer.preparation
-        digest = hashlib.sha256()
-        for p in self.passages:
-            digest.update("\x1f".join((p.id, p.prompt, p.body, p.subject)).encode("utf-8", "surrogatepass"))
-            digest.update(p.input_ids.tobytes() + p.targets.tobytes())
-        key = {"format": _FORMAT, "score": str(scorer), "items": digest.hexdigest()[:16], "seed": str(self.seed)}
+        key = {"format": _FORMAT, "score": str(scorer), "items": _digest(self.passages), "seed": str(self.seed)}
         if plan.passes:
             key |= {"model": self._hash, "bf16": str(self.bf16)}
         if plan.model:
             key["other"] = lms.content_hash(self._model(plan.model).model)
         if plan.corpus is not None:
             key["corpus"] = text_hash(self.texts(plan.corpus))
+        if plan.retain:
+            key["retain"] = _digest(self.retain)
         return key
 
     @cached_property
@@ -251,6 +263,15 @@ class Bench:
             batch.attention_mask[row, : len(passage)] &= torch.from_numpy(~passage.hidden)
         batch = batch.to(self.lm.device)
         return Forward(batch, module(batch, needs))
+
+
+def _digest(passages: Iterable[Passage]) -> str:
+    """A hash of the texts and tokens."""
+    digest = hashlib.sha256()
+    for p in passages:
+        digest.update("\x1f".join((p.id, p.prompt, p.body, p.subject)).encode("utf-8", "surrogatepass"))
+        digest.update(p.input_ids.tobytes() + p.targets.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def passage_of(encoder: Encoder, record: Record, item: Encoded) -> Passage:

@@ -9,6 +9,7 @@ them as weights.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -316,6 +317,42 @@ class Expand:
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         return Pool(window=self.c, how="max")(scores, mask)
+
+
+@method("selector", "fill")
+@dataclass(frozen=True)
+class Fill:
+    """The scores as weights, and gaps of at most `gap` tokens at 0 filled with the smaller weight of their two ends.
+
+    A gap lies between two tokens that score above 0; what stands before the first of these, or after the last, is none.
+
+    Source: SEUL (arXiv 2402.05813), gaps of at most 2, as re-implemented in ATWU's repository.
+    Relations: `expand` reaches outwards too.
+
+    >>> scores, mask = torch.tensor([[0.0, 1.0, 0.0, 0.5, 0.0]]), torch.ones(1, 5, dtype=torch.bool)
+    >>> Fill(gap=1)(scores, mask).value.tolist()
+    [[0.0, 1.0, 0.5, 0.5, 0.0]]
+    """
+
+    gap: Annotated[int, Ge(0)] = 2
+
+    @property
+    def hard(self) -> bool:
+        return False
+
+    @property
+    def signed(self) -> bool:
+        return False
+
+    def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
+        out = torch.where(mask, scores, 0.0)
+        for row in range(len(mask)):
+            where = mask[row].nonzero()[:, 0]
+            chosen = (scores[row, where] > 0).nonzero()[:, 0].tolist()
+            for left, right in itertools.pairwise(chosen):
+                if 1 < right - left <= self.gap + 1:
+                    out[row, where[left + 1 : right]] = scores[row, where[[left, right]]].min()
+        return Weights(out, mask)
 
 
 @method("selector", "skip")

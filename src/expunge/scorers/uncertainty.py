@@ -159,7 +159,8 @@ class SatImp:
 
     Source: SatImp (Yang et al., ICML 2025, arXiv 2505.11953); defaults are the authors' recommendation,
     OpenUnlearning ships beta2 = 1.
-    Relations: beta2 = 0 is `confidence` (SimSat); beta1 = 0 is SimImp.
+    Relations: beta2 = 0 is `confidence` (SimSat); beta1 = 0 is SimImp. Hard sampling by the loss is `top` of
+    `satimp:beta1=0,beta2=1` (the highest losses), of `confidence` (the lowest), of `random`.
 
     >>> from expunge.testing import forward_from_probabilities
     >>> f = forward_from_probabilities([[0.5, 0.5], [0.25, 0.75]], targets=[0, 0])
@@ -178,3 +179,25 @@ class SatImp:
         logp = forward.policy.logp.detach()
         missing = -logp.clamp(max=0.0).expm1()
         return (logp.exp() ** self.beta1 * missing**self.beta2).masked_fill(~forward.mask, 0.0)
+
+
+@method("scorer", "surprisal")
+@dataclass(frozen=True)
+class Surprisal:
+    """-log p of the token under the current policy, in nats: its loss.
+
+    Source: our definition; `frozen:score=surprisal` is what SEUL (arXiv 2402.05813) selects by.
+    Relations: `base-surprise` is the same under another model; `1 - p` orders tokens alike.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5], [1.0, 0.0]], targets=[0, 0])
+    >>> [round(float(s), 4) for s in Surprisal()(f, None)[0, :2]]
+    [0.6931, 0.0]
+    """
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def __call__(self, forward: Forward, state: State) -> Tensor:
+        return (0.0 - forward.policy.logp.detach()).clamp(min=0.0).masked_fill(~forward.mask, 0.0)
