@@ -68,7 +68,7 @@ def test_a_damaged_file_has_no_key_and_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(keyed.with_key(rows(), {"model": "abc"}), path)
     path.write_bytes(path.read_bytes()[:200])
-    assert table.key_of(path) == {}
+    assert keyed.key_of(path) == {}
     with pytest.raises(RunFolderError, match="not a readable table"):
         table.read(path)
     with pytest.raises(RunFolderError, match="no table"):
