@@ -535,6 +535,18 @@ def test_trackers_get_every_logged_number(tmp_path: Path, monkeypatch: pytest.Mo
     assert json.dumps(values)
 
 
+def test_tensorboard_gets_a_file_of_the_run(tmp_path: Path) -> None:
+    """The one tracker that needs neither account nor server, through accelerate as it is."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        pytest.importorskip("tensorboard", reason="neither tensorboard nor tensorboardX is installed")
+    made = fit(tmp_path / "run", max_steps=2, report_to=("tensorboard",))
+    made()
+    written = b"".join(file.read_bytes() for file in made.run.path.rglob("events.out.tfevents.*"))
+    assert b"grad_norm" in written
+
+
 def test_a_tracker_that_is_unknown_or_not_installed_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"unknown tracker 'tensorbord'. Did you mean: tensorboard"):
         fit(tmp_path / "a", report_to=("tensorbord",))
