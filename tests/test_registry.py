@@ -13,7 +13,8 @@ from expunge.errors import MethodError
 from expunge.objectives.preference import NPO, SimNPO
 from expunge.scorers.mix import Mix
 from expunge.scorers.uncertainty import Confidence, Entropy
-from expunge.weighting import Chain, Threshold, Top
+from expunge.weighting.chain import Chain
+from expunge.weighting.selection import Threshold, Top
 
 
 def test_a_spec_becomes_the_method_with_its_settings() -> None:

@@ -13,7 +13,9 @@ from expunge.core import Batch
 from expunge.errors import MethodError
 from expunge.recipe import Method, TermSpec
 from expunge.terms import build_term
-from expunge.weighting import Expand, Pool, Softmax, Top, bound, groups
+from expunge.weighting.chain import bound
+from expunge.weighting.selection import Softmax, Top
+from expunge.weighting.smoothing import Expand, Pool, groups
 
 MASK = torch.tensor([[True, True, True, True, False]])
 SCORES = torch.tensor([[0.0, 3.0, 0.0, 6.0, 9.0]])

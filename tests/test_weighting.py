@@ -10,7 +10,8 @@ from torch import Tensor
 
 from expunge import registry
 from expunge.core import Selector, random_scores
-from expunge.weighting import MATCHED, Control, Normalised, Raw, Threshold, Top, controlled
+from expunge.weighting.controls import MATCHED, Control, controlled
+from expunge.weighting.selection import Normalised, Raw, Threshold, Top
 
 MASK = torch.tensor([[True, True, True, True, False]])
 SCORES = torch.tensor([[0.4, 0.1, 0.4, 0.1, 0.0]])

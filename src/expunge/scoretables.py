@@ -35,7 +35,7 @@ from expunge.runfolder import text_hash
 from expunge.sampling import record_draw
 from expunge.step import seeded
 from expunge.terms import Term
-from expunge.weighting import WORD, Grouping
+from expunge.weighting.smoothing import WORD, Grouping
 
 _FORMAT = "expunge-scores/1"
 _TOKENS = 4096

@@ -19,7 +19,8 @@ from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Sid
 from expunge.errors import MethodError
 from expunge.recipe import Constraint, Method, TermSpec
 from expunge.scorers.mix import Mix
-from expunge.weighting import MATCHED, Control, bound, controlled
+from expunge.weighting.chain import bound
+from expunge.weighting.controls import MATCHED, Control, controlled
 
 Tokens = Literal["selected", "unselected", "all"]
 _SCALE_NAMES = {"rank": "ranks", "zscore": "z-scores"}

@@ -31,7 +31,8 @@ from expunge.studies import gradients, models, sheets
 from expunge.studies.gradients import Probe, Vector
 from expunge.studies.selectivity import forget_records, scored
 from expunge.studies.sheets import Figure, Line, Sheet, Table, shown
-from expunge.weighting import Control, Top, controlled
+from expunge.weighting.controls import Control, controlled
+from expunge.weighting.selection import Top
 
 QUESTION = "snr"
 _TABLE, _RESULTS = f"{sheets.FOLDER}/moments.parquet", f"{sheets.FOLDER}/signals.json"
