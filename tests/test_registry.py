@@ -57,7 +57,7 @@ def test_selectors_chain() -> None:
     [
         ("objective", "npoo", "unknown objective 'npoo'. Did you mean: npo"),
         ("scorer", "0.5*entrpy+0.5*confidence", "unknown scorer 'entrpy'. Did you mean: entropy"),
-        ("selector", "zzz", "unknown selector 'zzz'. There are: expand, normalised, "),
+        ("selector", "zzz", "unknown selector 'zzz'. There are: expand, fill, "),
         ("objective", "npo:bta=1", "unknown setting of objective 'npo' 'bta'. Did you mean: beta"),
         ("objective", "npo:beta", "objective 'npo:beta': expected key=value after ':', found 'beta'"),
         ("objective", "npo:beta=x", "objective 'npo': beta: .*valid number.* \\(got 'x'\\)"),
