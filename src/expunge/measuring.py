@@ -80,6 +80,7 @@ def snr(
 ) -> None:
     """Do a score's weights raise the signal-to-noise ratio of a record's gradient along the way to the oracle?"""
     from expunge import progress, runfolder
+    from expunge.errors import MethodError
     from expunge.studies import snr as study
 
     if runfolder.is_run(recipe):
@@ -89,6 +90,8 @@ def snr(
     else:
         resolved = _resolve(recipe, overrides, overwrite)
         scorers = tuple(score or [name for name in _own_scores(resolved) if name != "random"])
+        if not scorers:
+            raise MethodError("the recipe's method has no score of its own. Name one, such as --score entropy")
         shares = tuple(r or study.Asked.shares)
         asked = study.Asked(scorers, shares, soft, model, direction, params)
         folder = study.run(resolved, asked, out, progress.automatic(), resamples=resamples, seed=seed)

@@ -132,6 +132,11 @@ def test_a_direction_from_gold_spans_measures_other_people(material: Path, tmp_p
     assert np.mean([row["projection"] for row in rows if row["weights"] == "hard"]) > 0
 
 
+def test_snr_of_a_method_without_a_score_asks_for_one(material: Path, tmp_path: Path) -> None:
+    said = call("snr", str(material / "recipe.yaml"), "method.preset=graddiff", "--out", str(tmp_path / "x"), code=2)
+    assert "Name one, such as --score entropy" in said
+
+
 def test_weightings_by_hand() -> None:
     made = snr.weightings({"s": torch.tensor([0.0, 3.0, 1.0, 0.0])}, build("selector", "normalised"), (0.25, 0.5), 7)
     assert made["s", "hard", 0.5].tolist() == [0, 1, 1, 0]
