@@ -7,6 +7,7 @@ any token of any record, however records are batched, padded and ordered.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import random
 import typing
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from expunge import registry
+from expunge import presets, registry
 from expunge.context import prepared_in
 from expunge.core import IGNORE, Batch, Forward, Needs, Objective, Scorer, Selector, TokenStats, Weights, Worded
 from expunge.data.collate import collate
@@ -28,10 +29,11 @@ from expunge.errors import MethodError
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
 from expunge.lm import hidden_states
 from expunge.objectives.alternative import AlternativeNLL
+from expunge.recipe import Method
 from expunge.refcache import Reference
 from expunge.sampling import record_draw
 from expunge.step import Step, accumulate
-from expunge.terms import Term, Tokens
+from expunge.terms import Term, Tokens, build_terms
 
 VOCABULARY = 13
 STATICS = ("given", "gold", "not-general")
@@ -61,8 +63,14 @@ def _item(rng: np.random.Generator, name: str, *, spans: bool, longest: int) -> 
 def _prepared(name: str, scored: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
     """A table's scores for every scorer that reads one, unlike at every token."""
     rng = np.random.default_rng([*name.encode()])
-    specs = sorted({str(found) for scorer in SCORERS for found in prepared_in(scorer)})
-    return {spec: np.where(scored, rng.random(len(scored)), 0).astype(np.float32) for spec in specs}
+    return {spec: np.where(scored, rng.random(len(scored)), 0).astype(np.float32) for spec in _tables()}
+
+
+@functools.cache
+def _tables() -> tuple[str, ...]:
+    """The scores that are prepared for the scorers here, and for the presets."""
+    read = [*SCORERS, *(term.score for name in presets.PRESETS for term in build_terms(Method(preset=name)))]
+    return tuple(sorted({str(found) for scorer in read for found in prepared_in(scorer)}))
 
 
 def empty(item: Encoded) -> Encoded:
