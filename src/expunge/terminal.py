@@ -257,7 +257,7 @@ def signs(found: Sequence[Sign]) -> Table | Text:
 
 def verdict(found: Verdict) -> Iterable[Text | Table]:
     """The outcome with its claim, each condition with its reason, and whether the gate came before the run."""
-    colours = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+    colours = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}  # nosec B105
     title = Text(found.outcome, style=colours[found.outcome])
     yield title.append(f"  {found.claim}, each bound at {found.confidence:.0%} confidence", style="not bold default")
     out = table("", "condition", "why")

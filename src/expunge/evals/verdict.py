@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import subprocess  # nosec B404: runs the commands that the user's own gate names
+import subprocess  # nosec B404 - runs the commands that the user's own gate names
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from expunge.gate import Condition, Equivalence, Gate
 from expunge.runfolder import GATE, VERDICT, RunFolder
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-EXIT_CODES: Mapping[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
+EXIT_CODES: Mapping[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}  # nosec B105 - no password
 Entries = Mapping[str, Mapping[str, Any]]
 _STORED = 0.975
 """One-sided confidence of the intervals in metrics.json."""
@@ -223,7 +223,7 @@ def _commands(gate: Gate, run: RunFolder) -> Iterator[Finding]:
     for command in gate.commands:
         name = f"command {command.name}"
         try:
-            done = subprocess.run(  # nosec B603: no shell; the gate's author and its user are one
+            done = subprocess.run(  # nosec B603 - no shell; the gate's author and its user are one
                 shlex.split(command.run), env={**os.environ, **extra}, timeout=command.timeout, check=False,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
