@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from expunge import runfolder
 from expunge.evals.stats import Interval
 from expunge.recipe import Recipe
-from expunge.report import measured
+from expunge.report import compare, measured
 from expunge.report.measured import SHEET
 from expunge.runfolder import RunFolder
 
@@ -81,11 +81,11 @@ def read(folder: RunFolder) -> Sheet:
 def shown(interval: Interval | None, decimals: int = 3) -> str:
     """Value and interval as a table cell; † where too few subjects make it too narrow.
 
-    >>> shown(Interval(0.5, 0.1, 0.25, 0.75, 10, 10))
-    '0.500 [0.250, 0.750]'
+    >>> shown(Interval(0.5, 0.1, 0.25, 0.75, 10, 10)), shown(Interval(8.6e-6, 0.0, 4e-6, 0.01, 10, 10))
+    ('0.500 [0.250, 0.750]', '8.6e-06 [4.0e-06, 0.010]')
     """
     if interval is None or interval.value != interval.value:
         return "n/a"
     mark = "†" if interval.optimistic else ""
-    low, high = (f"{end:.{decimals}f}" for end in (interval.low, interval.high))
-    return f"{interval.value:.{decimals}f} [{low}, {high}]{mark}"
+    value, low, high = (compare.shown(end, decimals) for end in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]{mark}"
