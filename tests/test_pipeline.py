@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from expunge.cli import app
 from expunge.data.load import save
 from expunge.errors import MethodError, RunFolderError
 from expunge.evals.judge import metrics_from_folder
-from expunge.progress import Silent
+from expunge.progress import Bar, Silent
 from expunge.recipe import Recipe
 from expunge.runfolder import RunFolder
 
@@ -48,6 +49,17 @@ def settings(root: Path, **changes: Any) -> dict[str, Any]:
         "evaluation": {"suite": "own", "limit": 4, "max_new_tokens": 4, "resamples": 50},
         **changes,
     }  # fmt: skip
+
+
+class Stages:
+    """Remembers what was done."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def stage(self, name: str) -> AbstractContextManager[Bar]:
+        self.names.append(name)
+        return Silent().stage(name)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +197,11 @@ def test_token_weights_are_the_weights_of_the_recipe(done: RunFolder, root: Path
 def test_a_recipe_with_arms_and_seeds_is_a_folder_of_runs(root: Path, tmp_path: Path) -> None:
     arms = {"plain": ["method.preset=graddiff"], "etw": [], "etw-random": ["method.control=random"]}
     whole = recipe.load(settings(root, arms=arms, output_dir=str(tmp_path / "study")))
-    folder = pipeline.run(whole, Silent())
+    stages = Stages()
+    folder = pipeline.run(whole, stages)
+    assert [name for name in stages.names if name.startswith("Judge")] == [
+        "Judge oracle", "Judge target", *(f"Judge unlearned ({arm})" for arm in arms)
+    ], "target and oracle are judged once for all arms"  # fmt: skip
     assert folder.manifest["kind"] == "study"
     assert folder.manifest["runs"] == ["plain", "etw", "etw-random"]
     assert runfolder.verify(folder.path) == []

@@ -134,7 +134,7 @@ def _judge_once(
 ) -> None:
     """Judges a model in its own run, unless that was done just so before."""
     texts = runfolder.text_hash(f"{name} {r.id} {r.text_hash}" for name, records in sets.items() for r in records)
-    done = f"{made.path} {oracle} {recipe.evaluation.model_dump_json()} {texts}"
+    done = f"{made.path} {oracle and oracle.resolve()} {recipe.evaluation.model_dump_json()} {texts}"
     if done not in judged:
         judge(recipe, made, label, made.file("model"), sets, oracle, show)
         made.seal()
