@@ -64,6 +64,19 @@ def test_a_control_follows_its_method_and_is_compared_with_it(tmp_path: Path) ->
     assert found.estimates["etw", "model_utility"].seeds == 3
 
 
+def test_runs_beside_different_pairs_are_one_arm(tmp_path: Path) -> None:
+    for seed in range(2):
+        run = made(tmp_path, "etw", seed, [0.1, 0.2, 0.3], 0.5)
+        control = made(tmp_path, "etw+matched", seed, [0.1, 0.2, 0.3], 0.5, "update-matched")
+        tree = control.recipe.model_dump(mode="json")
+        tree["method"]["paired_run"] = str(run.path)
+        control.write_text("recipe.yaml", recipe.dump(recipe.load(tree)))
+    found = comparison.compare_runs(sorted(tmp_path.iterdir()))
+    assert [(arm.name, arm.seeds, arm.controls) for arm in found.arms] == [
+        ("etw", (0, 1), ""), ("etw+matched", (0, 1), "etw"),
+    ]  # fmt: skip
+
+
 def test_numbers_that_are_no_means_of_items_combine_items_and_seeds_by_hand(tmp_path: Path) -> None:
     """Utilities .50, .51, .52, each +-.0196: variance .01^2 of items + .0001 / 3 of seeds."""
     runs = [made(tmp_path, "etw", seed, [0.1, 0.2], 0.5 + 0.01 * seed).path for seed in range(3)]

@@ -342,11 +342,10 @@ def _key(view: View, without: Sequence[str]) -> str:
     settings = dict(view.settings or {"folder": str(view.folder.path)})
     for name in ("name", "output_dir", "overwrite", "arms", "seeds", *without):
         settings.pop(name, None)
-    if "control" in without:
-        method = settings.get("method") or {}
-        settings["method"] = {k: v for k, v in method.items() if k not in ("control", "paired_run")}
-    elif view.settings is not None:
-        settings["arm"] = view.manifest.get("name")
+    if view.settings is not None:
+        hidden = {"paired_run", *({"control"} & set(without))}  # a paired run is another one under every seed
+        settings["method"] = {k: v for k, v in (settings.get("method") or {}).items() if k not in hidden}
+        settings |= {} if "control" in without else {"arm": view.manifest.get("name")}
     return json.dumps(settings, sort_keys=True, default=str)
 
 
