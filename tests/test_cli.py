@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from expunge import __version__, pipeline, recipe
+from expunge import __version__, pipeline, recipe, registry
 from expunge.cli import app
 from expunge.errors import Interrupted
 from expunge.explain import json_schema
@@ -109,7 +109,8 @@ def test_list_and_show_name_every_kind() -> None:
     assert "2604.17785" in call("show", "etw")
 
 
-def test_show_finds_methods_of_a_plugin(tmp_path: Path) -> None:
+def test_show_finds_methods_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_METHODS", {kind: dict(known) for kind, known in registry._METHODS.items()})
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from dataclasses import dataclass\nfrom expunge.core import Needs\nfrom expunge.registry import method\n\n\n"

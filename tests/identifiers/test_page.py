@@ -27,7 +27,7 @@ def test_the_plugin_of_the_page_works(tmp_path: Path) -> None:
 
 def test_the_specs_of_the_page_can_be_built(tmp_path: Path) -> None:
     specs = re.findall(r"--with \"?([\w-]+:[^\s\"]+)", PAGE)
-    assert len(specs) == 3
+    assert len(specs) == 5
     for spec in [*specs, "masked-lm:words=whitespace,pieces=single"]:
         assert str(build(spec)).startswith(spec.partition(":")[0])
 

@@ -69,7 +69,7 @@ def test_settings_reach_their_terms_and_wrong_ones_are_named() -> None:
         ("tif:beta", r"expected key=value"),
         ("tif:preserve=much", r"preserve must be a number \(got 'much'\)"),
         ("tif:beta=-1", r"beta"),
-        ("etw:beta=1", r"preset 'etw' has no settings"),
+        ("ga:beta=1", r"preset 'ga' has no settings"),
         ("tiff", r"Did you mean: tif"),
     ]:
         with pytest.raises(MethodError, match=message):

@@ -110,5 +110,5 @@ def test_training_is_what_a_plain_loop_does(tmp_path: Path, preset: str) -> None
     assert [line["loss"] for line in made.run.read_log()] == pytest.approx(losses, rel=1e-9)
     for (name, found), (_, expected) in zip(lm.model.named_parameters(), model.named_parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9, msg=name)
-    moved = [float((p - q).abs().max()) for p, q in zip(model.parameters(), start.parameters(), strict=True)]
+    moved = [float((p - q).detach().abs().max()) for p, q in zip(model.parameters(), start.parameters(), strict=True)]
     assert min(moved) > 1e-3

@@ -68,7 +68,7 @@ class Pool:
         out = []
         for own in rng.permutation(list(chosen)).tolist():
             gap = [abs(place - own) / len(tokens) + abs(rarity[place] - rarity[own]) / spread for place in free]
-            near = np.argsort(gap, kind="stable")[:_NEAREST]
+            near = np.lexsort((rng.random(len(free)), np.round(gap, 9)))[:_NEAREST]  # ties would all go to the left
             out.append(free.pop(int(near[rng.integers(len(near))])))
         return sorted(out)
 
