@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from expunge.data.encode import Encoder
@@ -42,16 +42,22 @@ def stop_ids(lm: LM, encoder: Encoder, records: Sequence[Record]) -> frozenset[i
 
 
 @contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module's training mode is afterwards what it was before."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
 def inference(lm: LM) -> Iterator[None]:
     """No autograd and no dropout inside; the model's training mode as before afterwards."""
-    training = [module for module in lm.model.modules() if module.training]
-    lm.model.train(False)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with modes_kept(lm.model), torch.inference_mode():
+        lm.model.train(False)
+        yield
 
 
 def complete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from expunge.recipe import Recipe
+    from expunge.runfolder import RunFolder
     from expunge.studies.sheets import Sheet
 
 RecipeFile = Annotated[
@@ -45,16 +47,13 @@ def selectivity(
     overwrite: Overwrite = False,
 ) -> None:
     """Does a score find the words that carry the knowledge? ROC-AUC, precision, calibration against marked words."""
-    from expunge import progress, runfolder
+    from expunge import progress
     from expunge.evals.selectivity import Settings
     from expunge.studies import selectivity as study
 
     how = Settings(resamples, seed, baseline)
-    if runfolder.is_run(recipe):
-        folder = runfolder.open(recipe)
-        study.judge(folder, how)
-        folder.seal()
-    else:
+    folder = _judged_again(recipe, lambda folder: study.judge(folder, how))
+    if folder is None:
         resolved = _resolve(recipe, overrides, overwrite)
         scorers = tuple(dict.fromkeys([*(score or _own_scores(resolved)), *([baseline] if baseline else [])]))
         asked = study.Asked(scorers, tuple(model or ("target",)), tuple(label or ()), select, corpus, tagger)
@@ -79,15 +78,12 @@ def snr(
     overwrite: Overwrite = False,
 ) -> None:
     """Do a score's weights raise the signal-to-noise ratio of a record's gradient along the way to the oracle?"""
-    from expunge import progress, runfolder
+    from expunge import progress
     from expunge.errors import MethodError
     from expunge.studies import snr as study
 
-    if runfolder.is_run(recipe):
-        folder = runfolder.open(recipe)
-        study.judge(folder, resamples=resamples, seed=seed)
-        folder.seal()
-    else:
+    folder = _judged_again(recipe, lambda folder: study.judge(folder, resamples=resamples, seed=seed))
+    if folder is None:
         resolved = _resolve(recipe, overrides, overwrite)
         scorers = tuple(score or [name for name in _own_scores(resolved) if name != "random"])
         if not scorers:
@@ -110,14 +106,11 @@ def intervene(
     overwrite: Overwrite = False,
 ) -> None:
     """Are the tokens that a score picks causes? Replace them, leave out words of the prompt, beside matched tokens."""
-    from expunge import progress, runfolder
+    from expunge import progress
     from expunge.studies import interventions as study
 
-    if runfolder.is_run(recipe):
-        folder = runfolder.open(recipe)
-        study.judge(folder, resamples=resamples, seed=seed)
-        folder.seal()
-    else:
+    folder = _judged_again(recipe, lambda folder: study.judge(folder, resamples=resamples, seed=seed))
+    if folder is None:
         resolved = _resolve(recipe, overrides, overwrite)
         asked = study.Asked(tuple(score or _own_scores(resolved)), model, share)
         folder = study.run(resolved, asked, out, progress.automatic(), resamples=resamples, seed=seed)
@@ -137,6 +130,18 @@ def recall(
 
     folder = study.run(run, control, out, overwrite=overwrite, resamples=resamples, seed=seed)
     _show(folder.path)
+
+
+def _judged_again(study: str, judge: Callable[[RunFolder], object]) -> RunFolder | None:
+    """The folder of a study, judged from its tables once more; None if `study` is no folder of one but a recipe."""
+    from expunge import runfolder
+
+    if not runfolder.is_run(study):
+        return None
+    folder = runfolder.open(study)
+    judge(folder)
+    folder.seal()
+    return folder
 
 
 def _own_scores(recipe: Recipe) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge import keyed
 from expunge import lm as lms
@@ -26,7 +26,7 @@ from expunge.data.encode import Encoded, Encoder
 from expunge.data.load import load
 from expunge.data.records import Record
 from expunge.data.words import cut
-from expunge.decode import inference
+from expunge.decode import inference, modes_kept
 from expunge.errors import MethodError, ModelError
 from expunge.fused import disagreement
 from expunge.lm import LM, Scored
@@ -205,11 +205,10 @@ class Bench:
 
     def _disagreement(self, module: Scored, passage: Passage, samples: int) -> Scores:
         batch = collate([_row(passage)] * samples, self.lm.pad_id).to(self.lm.device)
-        training = _modes(self.lm.model)
-        self.lm.model.train()
-        with torch.no_grad(), seeded(record_draw(self.seed, f"dropout/{passage.id}"), self.lm.device):
+        draw = record_draw(self.seed, f"dropout/{passage.id}")
+        with modes_kept(self.lm.model), torch.no_grad(), seeded(draw, self.lm.device):
+            self.lm.model.train()
             rows = module.reference_rows(batch, Needs())
-        _restore(training)
         states = rows.hidden.chunk(samples)
         if len(states[0]) and torch.equal(states[0], states[1]):
             raise MethodError(
@@ -313,12 +312,3 @@ def _with_static(item: Encoded, name: str, scores: Scores) -> Encoded:
 
 def _row(passage: Passage) -> Encoded:
     return Encoded(passage.id, passage.input_ids, passage.targets, np.zeros((len(passage), 2), np.int32), {})
-
-
-def _modes(model: nn.Module) -> list[tuple[nn.Module, bool]]:
-    return [(module, module.training) for module in model.modules()]
-
-
-def _restore(modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    for module, training in modes:
-        module.training = training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -30,13 +30,8 @@ class Raw:
     [[0.5, 0.10000000149011612, 0.0]]
     """
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         return Weights(torch.where(mask, scores, 0.0), mask)
@@ -57,13 +52,8 @@ class Normalised:
     [[1.5, 0.5, 0.0]]
     """
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         s = torch.where(mask, scores, 0.0)
@@ -92,13 +82,8 @@ class Top:
     r: Share = 0.3
     k: Annotated[int, Ge(0)] = 0
 
-    @property
-    def hard(self) -> bool:
-        return True
-
-    @property
-    def signed(self) -> bool:
-        return True
+    hard: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         chosen = torch.zeros_like(mask)
@@ -136,13 +121,8 @@ class Threshold:
     value: float | None = None
     k: float = 0.0
 
-    @property
-    def hard(self) -> bool:
-        return True
-
-    @property
-    def signed(self) -> bool:
-        return True
+    hard: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         if self.value is not None:
@@ -174,13 +154,8 @@ class Softmax:
 
     temperature: Positive = 1.0
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return True
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         n = mask.sum(-1, keepdim=True)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from annotated_types import Ge
@@ -50,13 +50,8 @@ class Pool:
     window: Annotated[int, Ge(0)] = 1
     how: Literal["mean", "max"] = "mean"
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -116,13 +111,8 @@ class Expand:
 
     c: Annotated[int, Ge(0)] = 2
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         return Pool(window=self.c, how="max")(scores, mask)
@@ -145,13 +135,8 @@ class Fill:
 
     gap: Annotated[int, Ge(0)] = 2
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         out = torch.where(mask, scores, 0.0)
@@ -178,13 +163,8 @@ class Skip:
 
     n: Annotated[int, Ge(0)] = 1
 
-    @property
-    def hard(self) -> bool:
-        return True
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         left = mask & (mask.cumsum(-1) > self.n)
@@ -206,13 +186,8 @@ class Onset:
 
     n: Annotated[int, Ge(1)] = 3
 
-    @property
-    def hard(self) -> bool:
-        return True
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         run = mask & (scores > 0)
@@ -229,13 +204,8 @@ class _Grouped:
     pool: Pool
     numbers: Tensor
 
-    @property
-    def hard(self) -> bool:
-        return False
-
-    @property
-    def signed(self) -> bool:
-        return False
+    hard: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     def __call__(self, scores: Tensor, mask: Tensor) -> Weights:
         return self.pool.grouped(scores, mask, self.numbers)
