@@ -6,7 +6,7 @@ forward pass, and `Batch.static` carries them under the scorer's spec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expunge.core import IGNORE, Batch, Forward, Needs, Scorer
+from expunge.core import IGNORE, Batch, Forward, Needs, Scorer, State
 from expunge.errors import MethodError
 
 Integers = NDArray[np.int64]
@@ -121,13 +121,42 @@ class Composite(Scorer, Protocol):
     def inner(self) -> tuple[Scorer, ...]: ...
 
 
+Parameters = Mapping[str, Tensor]
+"""What one scorer has learned, its optimiser's state included."""
+
+
+@runtime_checkable
+class Learning(Scorer, Protocol):
+    """A scorer with parameters of its own, trained beside the model: one move after every `every` updates of it.
+
+    `begin` makes them for a model whose hidden states are `width` wide. `learn` returns them after a move, and numbers
+    for the log; `forwards` are the micro-batches of the update, without gradient or dropout, as the model is after it,
+    `left` the share of the run that is still to come.
+    """
+
+    @property
+    def every(self) -> int: ...
+    def begin(self, width: int) -> Parameters: ...
+    def learn(
+        self, forwards: Sequence[Forward], parameters: Parameters, left: float
+    ) -> tuple[Parameters, dict[str, float]]: ...
+
+
 def prepared_in(scorer: Scorer) -> tuple[Prepared, ...]:
     """The scorers in `scorer`, itself included, whose scores must be prepared."""
-    if isinstance(scorer, Prepared):
-        return (scorer,)
+    return tuple(found for found in parts_of(scorer) if isinstance(found, Prepared))
+
+
+def parts_of(scorer: Scorer) -> tuple[Scorer, ...]:
+    """The scorers that `scorer` is made of; itself if of no others."""
     if isinstance(scorer, Composite):
-        return tuple(found for part in scorer.inner for found in prepared_in(part))
-    return ()
+        return tuple(found for part in scorer.inner for found in parts_of(part))
+    return (scorer,)
+
+
+def known_of(scorer: Learning, state: State) -> Parameters | None:
+    """What the scorer has learned; None if nothing yet."""
+    return None if state is None else state.get(str(scorer))
 
 
 def looked_up(scorer: Prepared, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ AlternativeSource = Literal["refusals", "own"]
 """Where an answer comes from that a record's is compared with: refusals, or the record's own list of other answers."""
 Smoothing = tuple[float, float]
 """The temperature of attention's softmax, and in which share of the layers, the first ones, it is so."""
-State = Any
-"""What a scorer carries between steps: explicit, saved and resumed; `None` for most."""
+State = Mapping[str, Mapping[str, Tensor]] | None
+"""What scorers have learned so far: the tensors of each by its spec, saved and resumed; None where none learns."""
 
 
 @dataclass(frozen=True)

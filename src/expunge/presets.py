@@ -404,6 +404,25 @@ PRESETS: Mapping[str, Preset] = {
         differs="the refusal's tokens share the mass; jensun:mass=each is the released code",
         settings={"forget": "0.coef", "retain": "1.coef"},
     ),
+    "atwu": Preset(
+        "saturated ascent weighted by a scorer that is trained beside the model to spare what retaining brings back",
+        "ATWU, Yuce, Nikolaou, Flammarion, arXiv 2606.06320, the scripts for Llama-3.2-1B on TOFU",
+        (_forget("saturated:beta=5", coef=5.0, score="learned"), _retain(coef=0.5)),
+        differs="learning rate, both factors and beta were searched for from these values; the scorer moves after the "
+        "update, on its records without dropout",
+        settings={
+            "beta": "0.objective.beta",
+            "budget_coef": "0.score.budget_coef",
+            "every": "0.score.every",
+            "fits": "0.score.fits",
+            "forget": "0.coef",
+            "retain": "1.coef",
+        },
+        alternatives=(
+            ("atwu:budget_coef=15", "Llama-3.1-8B on TOFU"),
+            ("atwu:every=10", "the configuration's default"),
+        ),
+    ),
     "bst": Preset(
         "ascent against the answer and the model's own likeliest tokens beside it",
         "BS-T, Li et al., ICLR 2026, arXiv 2510.19422",

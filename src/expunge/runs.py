@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from expunge.data.records import Record
 from expunge.diagnostics import watch
 from expunge.errors import DataError, MethodError
 from expunge.fresh import fit_tokenizer, fresh_model
+from expunge.learned import Learned, learned_of
 from expunge.lm import LM, Scored
 from expunge.neighbours import write_retain
 from expunge.pairing import paired_updates
@@ -71,7 +73,8 @@ def unlearn(
         reference = reference_of(recipe, lm, terms, read)
         _describe(run, lm, data)
         updates = paired_updates(recipe, run, total)
-        view = _token_view(lm, data, terms, recipe.seed, run, reference, tables)
+        learned = learned_of(terms, lm)
+        view = _token_view(lm, data, terms, recipe.seed, run, reference, tables, learned)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
 
         times = negation_of(recipe.method)
@@ -86,7 +89,7 @@ def unlearn(
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
             reference=reference, tables=tables, alternatives=others, combine=combine, updates=updates,
-            on_step=on_step, on_epoch=each_epoch,
+            learned=learned,            on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
         if times:
             _negate(lm, start_weights, times)
@@ -304,12 +307,18 @@ def _token_view(
     run: RunFolder,
     reference: Reference | None,
     tables: ScoreTables,
+    learned: Learned,
 ) -> Callable[[int, Scored], None]:
     term = next(t for t in terms if t.on == "forget")
     items = data.encoded["forget"]
     chosen = items[:: max(1, len(items) // _VIEWED)][:_VIEWED]
-    scoring, records = Scoring(lm, term, seed, reference), {r.id: r for r in data.records["forget"]}
-    return lambda epoch, module: TokenView(scoring, tables.fill("forget", chosen), records, run)(epoch, module)
+    records = {r.id: r for r in data.records["forget"]}
+
+    def view(epoch: int, module: Scored) -> None:
+        scoring = Scoring(lm, replace(term, state=learned.known), seed, reference)
+        TokenView(scoring, tables.fill("forget", chosen), records, run)(epoch, module)
+
+    return view
 
 
 def _describe(run: RunFolder, lm: LM, data: Prepared) -> None:

@@ -7,7 +7,7 @@ The counts are known before the first backward pass, so that accumulation change
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from expunge import presets, registry
-from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, Weights, Worded
+from expunge.context import Prepared, prepared_in
+from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, State, Weights, Worded
 from expunge.errors import MethodError
 from expunge.recipe import Constraint, Method, TermSpec
 from expunge.scorers.mix import Mix
@@ -28,7 +29,10 @@ _SCALE_NAMES = {"rank": "ranks", "zscore": "z-scores"}
 
 @dataclass(frozen=True)
 class Term:
-    """One term: an objective on the tokens of one batch that a score and a selector weight."""
+    """One term: an objective on the tokens of one batch that a score and a selector weight.
+
+    `state` is what its scorers have learned so far, if any of them learns.
+    """
 
     objective: Objective
     on: Side
@@ -39,6 +43,7 @@ class Term:
     coef: float = 1.0
     control: Control = "none"
     constraint: Constraint | None = None
+    state: State = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
@@ -54,18 +59,22 @@ class Term:
             parts.append(self.modulate.needs)
         return reduce(Needs.__or__, parts)
 
+    def scores(self, forward: Forward) -> Tensor:
+        """(B, T) the score of every token, in the run's method or in its control."""
+        return self.score(forward, self.state)
+
     def weights(self, forward: Forward) -> Weights:
         """The weights of the tokens this term reads."""
         mask = forward.mask
         if self.tokens == "all":
             return Weights.ones(mask)
-        scores = mask.float() if self.control in MATCHED else self.score(forward, None)
+        scores = mask.float() if self.control in MATCHED else self.scores(forward)
         weights = controlled(bound(self.select, forward.batch), scores, mask, self.control, forward.batch.generator)
         if self.tokens == "unselected":
             return Weights(*_ones(mask & ~(weights.value > 0)), flat=weights.flat)
         if self.modulate is None:
             return weights
-        return Weights(weights.value * self.modulate(forward, None), weights.mask, flat=weights.flat)
+        return Weights(weights.value * self.modulate(forward, self.state), weights.mask, flat=weights.flat)
 
     def count_before(self, batch: Batch) -> Tensor | None:
         """(B,) the objective's count if it is known before the forward pass, else None."""
@@ -128,9 +137,25 @@ def needs_of(terms: Sequence[Term], side: Side) -> Needs:
     return reduce(Needs.__or__, (t.needs for t in terms if t.on == side), Needs(policy=False))
 
 
+def prepared_on(terms: Sequence[Term], side: Side) -> tuple[Prepared, ...]:
+    """The scores, each once, that must be prepared for the terms of one side."""
+    mine = [term for term in terms if term.on == side]
+    read = [t.score for t in mine if t.tokens != "all"] + [t.modulate for t in mine if t.modulate is not None]
+    return tuple({str(found): found for scorer in read for found in prepared_in(scorer)}.values())
+
+
 def coupled(terms: Sequence[Term]) -> list[str]:
     """The labels of terms whose objective couples the rows of a micro-batch: accumulation changes what they compute."""
     return [term.label for term in terms if term.objective.couples == "batch"]
+
+
+def labels(terms: Sequence[Term]) -> list[str]:
+    """A distinct name for each term, in order."""
+    names: list[str] = []
+    for term in terms:
+        same = sum(name.split(" #")[0] == term.label for name in names)
+        names.append(f"{term.label} #{same + 1}" if same else term.label)
+    return names
 
 
 def term_values(terms: Sequence[Term], forwards: Mapping[Side, Forward]) -> list[TermValue]:

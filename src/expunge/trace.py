@@ -46,7 +46,7 @@ class Scoring:
         batch = collate(items, self.lm.pad_id, [record_draw(self.seed, item.id) for item in items]).to(self.lm.device)
         forward = observe(module, batch, self.term.needs | Needs(entropy=frozenset({1.0})), self.reference)
         columns = {
-            "score": self.term.score(forward, None),
+            "score": self.term.scores(forward),
             "weight": self.term.weights(forward).value,
             "gold": batch.static.get("gold", torch.zeros_like(forward.policy.logp)),
             "logp": forward.policy.logp,

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from expunge import checkpoint
 from expunge.alternatives import Alternatives
 from expunge.combine import Apart, Combine, measured_step, rescaled_step
-from expunge.core import Batch, Side
+from expunge.core import Batch, Forward, Needs, Side
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
-from expunge.dual import Duals
 from expunge.errors import Interrupted, MethodError, TrainingError, unknown
+from expunge.learned import Learned, Update, loss_of
 from expunge.lm import LM, Scored
 from expunge.recipe import Train
 from expunge.refcache import Reference
@@ -38,11 +38,14 @@ from expunge.runfolder import RunFolder
 from expunge.sampling import Sampler, record_draw
 from expunge.scoretables import ScoreTables
 from expunge.step import Step, accumulate
-from expunge.terms import Term, TermValue, coupled, weight_report
+from expunge.terms import Term, TermValue, coupled, labels, weight_report
+from expunge.trace import observe
 
 OnStep = Callable[[Mapping[str, Any], int], None]
 OnEpoch = Callable[[int, Scored], None]
 _ADVICE = "A lower learning_rate or forget_coef, or a bounded objective such as npo, may help"
+_LEARNED, _SCORES = "learned", "scores"
+"""The parts of a checkpoint's further tensors."""
 _LAYER = re.compile(r"\b(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -67,6 +70,7 @@ class Fit:
     alternatives: Mapping[Side, Alternatives] = field(default_factory=dict)
     combine: Combine | None = None
     updates: Sequence[float] | None = None
+    learned: Learned = field(default_factory=Learned)
     on_step: OnStep | None = None
     on_epoch: OnEpoch | None = None
     accelerator: Accelerator = field(init=False)
@@ -74,7 +78,6 @@ class Fit:
     optimizer: torch.optim.Optimizer = field(init=False)
     sampler: Sampler = field(init=False)
     total: int = field(init=False)
-    duals: Duals = field(init=False)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -89,7 +92,6 @@ class Fit:
         self.optimizer = adamw(self.module, s)
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         self.sampler, self.total = schedule(s, self.sides, self.seed, self.anchor)
-        self.duals = Duals(self.terms)
 
     def __call__(self) -> None:
         """Trains to the end, resuming from the newest whole checkpoint of the run if there is one."""
@@ -150,14 +152,16 @@ class Fit:
         except FloatingPointError:
             self._broken(done, math.nan, math.nan, micro)
         means = means[: len(self.terms)]
-        loss = self.duals.loss(means)
+        loss = loss_of(self.learned.bound(self.terms), means)
         norm = float(self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._broken(done, loss, norm, micro)
-        duals = {"duals": self.duals.named(labels(self.terms))} if self.duals.values else {}
-        self.duals.update(means, done / self.sampler.steps_per_epoch)
         logged = (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total
         moved = self._move(done, logged)
+        seen = Update(
+            done + 1, self.total, done / self.sampler.steps_per_epoch, means, lambda *asked: self._seen(micro, *asked)
+        )
+        learned = self.learned.update(seen)
         if logged:
             entry = {
                 "step": done + 1,
@@ -167,7 +171,7 @@ class Fit:
                 "terms": dict(zip(labels(self.terms), means, strict=True)),
                 "grad_norm": norm,
                 **matched,
-                **duals,
+                **learned,
                 **moved,
                 **drift(self.module, start),
                 **_shares(weight_report(values)),
@@ -190,7 +194,7 @@ class Fit:
     ) -> tuple[list[TermValue], list[float], dict[str, float]]:
         """Leaves the gradient where the optimiser reads it; values and mean of each term, numbers for the log."""
         seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
-        terms = self.duals.priced()
+        terms = self.learned.bound(self.terms)
         split = None if self.combine is None else self.combine.split(terms)
         together = self.settings.head == "fused" and split is None  # apart, each side has a graph of its own
         step = Step(terms if split is None else split.terms, self.reference, joined=together)
@@ -210,6 +214,10 @@ class Fit:
         self.optimizer.step()
         return {}
 
+    def _seen(self, micro: Sequence[Mapping[Side, Batch]], side: Side, needs: Needs) -> list[Forward]:
+        """The micro-batches of a side through the model as it is now."""
+        return [observe(self.module, sides[side], needs, self.reference) for sides in micro]
+
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.module.parameters() if p.requires_grad]
 
@@ -227,11 +235,10 @@ class Fit:
     def _save(self, done: int) -> None:
         self._require_finite(done)
         root = self.run.file("checkpoints")
-        scores = {} if self.tables is None else self.tables.state()
-        checkpoint.save(
-            root, done, self.module, self.optimizer, {"total": self.total, "duals": self.duals.values},
-            self.settings.save_total_limit, scores,
-        )  # fmt: skip
+        parts = {_LEARNED: self.learned.state(), _SCORES: {} if self.tables is None else self.tables.state()}
+        extra = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
+        keep = self.settings.save_total_limit
+        checkpoint.save(root, done, self.module, self.optimizer, {"total": self.total}, keep, extra)
 
     def _require_finite(self, done: int) -> None:
         """TrainingError, and nothing written over earlier checkpoints, if the last update broke the weights."""
@@ -251,9 +258,10 @@ class Fit:
         if found is None:
             self.run.write_lines("log.jsonl", [])
             return 0
-        self.duals.restore(found.restore(self.module, self.optimizer).get("duals", {}))
-        if self.tables is not None and found.extra:
-            self.tables.restore(found.extra)
+        found.restore(self.module, self.optimizer)
+        self.learned.restore(_part(found.extra, _LEARNED))
+        if self.tables is not None:
+            self.tables.restore(_part(found.extra, _SCORES))
             self.sides = {side: self.tables.fill(side) for side in self.sides}
         self.run.trim_log(found.step)
         return found.step
@@ -290,15 +298,6 @@ def scheduled(
 def clear_checkpoints(run: RunFolder) -> None:
     """Removes the checkpoints of a run that is over: its result is in model/."""
     shutil.rmtree(run.file("checkpoints"), ignore_errors=True)
-
-
-def labels(terms: Sequence[Term]) -> list[str]:
-    """A distinct name for each term, in order."""
-    names: list[str] = []
-    for term in terms:
-        same = sum(name.split(" #")[0] == term.label for name in names)
-        names.append(f"{term.label} #{same + 1}" if same else term.label)
-    return names
 
 
 def adamw(module: nn.Module, settings: Train) -> torch.optim.AdamW:
@@ -368,6 +367,11 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _part(extra: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that were saved under `part`."""
+    return {name.removeprefix(f"{part}/"): tensor for name, tensor in extra.items() if name.startswith(f"{part}/")}
 
 
 def _layer(name: str) -> str:

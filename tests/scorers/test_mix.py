@@ -44,8 +44,9 @@ def test_needs_are_those_of_all_parts() -> None:
     assert registry.build("scorer", "given*random").needs.labels == {"given"}
 
 
-def test_parts_get_their_own_state() -> None:
+def test_parts_see_what_scorers_have_learned() -> None:
     seen = []
+    known = {"learned": {"bias": torch.zeros(())}}
 
     class Stateful(Confidence):
         def __call__(self, forward: object, state: object) -> torch.Tensor:
@@ -53,8 +54,9 @@ def test_parts_get_their_own_state() -> None:
             return super().__call__(forward, None)  # type: ignore[arg-type]
 
     forward = forward_from_probabilities([[0.5, 0.5]], targets=[0])
-    Mix(((1.0, Stateful()), (1.0, Stateful())))(forward, ("a", "b"))
-    assert seen == ["a", "b"]
+    Mix(((1.0, Stateful()), (1.0, Product((Stateful(), Stateful())))))(forward, known)
+    assert all(state is known for state in seen)
+    assert len(seen) == 3
 
 
 FLAT_TOO = torch.tensor([[2.0, 6.0, 2.0, 99.0], [5.0, 5.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
@@ -100,7 +102,7 @@ def test_products_are_text_and_back(text: str) -> None:
     assert registry.build("scorer", str(made)) == made
 
 
-def test_a_product_of_three_has_three_states() -> None:
+def test_a_product_of_three_has_three_parts() -> None:
     made = registry.build("scorer", "entropy*confidence*given")
     assert isinstance(made, Product)
     assert len(made.inner) == 3

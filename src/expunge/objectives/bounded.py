@@ -1,4 +1,4 @@
-"""Ascent that cannot run away: a hinge between the answer and its strongest rival, and a level at which it stops."""
+"""Ascent that cannot run away: against the strongest rival, to a level at which it stops, or fading on the way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Couples, Denominator, Forward, Loss, Needs, Reduction, Weights, weighted, weighted_count
-from expunge.registry import Positive, method
+from expunge.registry import NonNegative, Positive, method
 
 
 @dataclass(frozen=True)
@@ -97,3 +97,42 @@ class BoundedAscent:
     def __call__(self, forward: Forward, weights: Weights) -> Loss:
         values = forward.policy.logp.clamp(min=-self.level)
         return weighted(values, weights, forward.mask, self.reduction, self.denominator)
+
+
+@method("objective", "saturated")
+@dataclass(frozen=True)
+class SaturatedAscent:
+    """sum_i w_i log p_i p_i^(beta w_i) / denominator, to be minimised; the power is held fixed: ascent that fades.
+
+    The push on a token is w l exp(-beta w l) at the loss l: it vanishes as the token is forgotten, the sooner the
+    larger its weight. Weights stand inside the power, so that a token of weight 2 is not the token twice.
+
+    Source: ATWU (Yuce, Nikolaou, Flammarion, arXiv 2606.06320), the code; beta 5 is where its search starts.
+    Relations: its "correct" variant, p^beta without the weight, is `ga` with `modulate: confidence:beta=5`, which is
+    `wga` under uniform scores; `bounded` stops at a level instead.
+
+    >>> from expunge.testing import forward_from_probabilities
+    >>> f = forward_from_probabilities([[0.5, 0.5], [0.25, 0.75]], targets=[0, 0])
+    >>> weights = Weights(torch.tensor([[1.0, 0.5, 0.0]]), f.mask)
+    >>> loss = SaturatedAscent(beta=2.0)(f, weights)
+    >>> round(float(loss.value / loss.count), 4)  # (log 0.5 * 0.5^2 + 0.5 * log 0.25 * 0.25^1) / 2
+    -0.1733
+    """
+
+    couples: ClassVar[Couples] = "sequence"
+
+    beta: NonNegative = 5.0
+    reduction: Reduction = "token"
+    denominator: Denominator = "scored"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def count(self, weights: Weights, scored: Tensor) -> Tensor:
+        return weighted_count(weights, scored, self.reduction, self.denominator)
+
+    def __call__(self, forward: Forward, weights: Weights) -> Loss:
+        logp = forward.policy.logp
+        held = torch.exp(self.beta * weights.value * logp.detach())
+        return weighted(logp * held, weights, forward.mask, self.reduction, self.denominator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -49,8 +49,8 @@ class Mix:
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
         total = torch.zeros_like(forward.mask, dtype=torch.float32)
-        for (coefficient, scorer), own in zip(self.parts, _states(self.parts, state), strict=True):
-            total = total + coefficient * _SCALES[self.scale](scorer(forward, own), forward.mask)
+        for coefficient, scorer in self.parts:
+            total = total + coefficient * _SCALES[self.scale](scorer(forward, state), forward.mask)
         return total
 
     def __str__(self) -> str:
@@ -80,8 +80,7 @@ class Product:
         return self.parts
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
-        scores = [part(forward, own) for part, own in zip(self.parts, _states(self.parts, state), strict=True)]
-        return reduce(torch.mul, scores)
+        return reduce(torch.mul, [part(forward, state) for part in self.parts])
 
     def __str__(self) -> str:
         return "*".join(map(str, self.parts))
@@ -89,10 +88,6 @@ class Product:
 
 combiner("+")(Mix)
 combiner("*")(Product)
-
-
-def _states(parts: Sequence[object], state: State) -> Sequence[State]:
-    return state if state is not None else (None,) * len(parts)
 
 
 def minmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Terms held below a level: the peer's numbers, one move a step from the whole batch, the same after a stop."""
+"""What is learned beside the model: the peer's numbers, one move a step from the whole batch, the same after a stop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from expunge import recipe, registry, runs
 from expunge.core import Scorer, Selector
-from expunge.dual import Duals
 from expunge.errors import Interrupted, MethodError, RecipeError
+from expunge.learned import Duals, Update, loss_of
 from expunge.recipe import Constraint, Method, Recipe, TermSpec
 from expunge.terms import Term, build_term
 from tests.test_runs import made, material, same, stop_at  # noqa: F401  a fixture
@@ -34,9 +34,13 @@ def test_the_lagrangian_and_its_dual_variable_are_the_peers(shared: Path) -> Non
     free = Term(registry.build("objective", "ga"), "forget", *_plain())
     duals = Duals((free, held(at_most=0.3, start=1.0, rate=0.5)))
     for forget, retain, value, after in zip(*golden.values(), strict=True):
-        assert duals.loss([forget, retain]) == pytest.approx(value, rel=1e-6)
-        duals.update([forget, retain], epoch=0.0)
+        assert loss_of(duals.bound(duals.terms), [forget, retain]) == pytest.approx(value, rel=1e-6)
+        duals.update(seen([forget, retain]))
         assert duals.values[1] == pytest.approx(after, rel=1e-6)
+
+
+def seen(means: list[float], epoch: float = 0.0) -> Update:
+    return Update(1, 9, epoch, means, lambda side, needs: [])
 
 
 def _plain() -> tuple[Scorer, Selector]:
@@ -45,14 +49,13 @@ def _plain() -> tuple[Scorer, Selector]:
 
 def test_the_factor_rests_in_warm_up_and_never_falls_below_zero() -> None:
     duals = Duals((held(at_most=1.0, start=2.0, rate=1.0, warmup_epochs=2.0),))
-    duals.update([5.0], epoch=1.9)
+    duals.update(seen([5.0], epoch=1.9))
     assert duals.values == {0: 2.0}
-    duals.update([5.0], epoch=2.0)
+    duals.update(seen([5.0], epoch=2.0))
     assert duals.values == {0: 6.0}
-    duals.update([-99.0], epoch=3.0)
+    assert duals.update(seen([-99.0], epoch=3.0)) == {"duals": {"retain/nll": 6.0}}, "the one that the update had"
     assert duals.values == {0: 0.0}
-    assert [t.coef for t in duals.priced()] == [0.0]
-    assert duals.named(["retain/nll"]) == {"retain/nll": 0.0}
+    assert [t.coef for t in duals.bound(duals.terms)] == [0.0]
 
 
 def test_a_constraint_finds_its_own_factor() -> None:
