@@ -65,10 +65,15 @@ class Record:
         return "text" if self.text else "answer"
 
     @property
-    def text_hash(self) -> str:
-        """SHA-256 over prompt, answer and text (16 hex digits): what an annotation is bound to."""
+    def content(self) -> bytes:
+        """Prompt, answer, text and the turns before them, as the bytes that hashes are over."""
         joined = "\x1f".join((self.prompt, self.answer, self.text, *(part for turn in self.history for part in turn)))
-        return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return joined.encode("utf-8", "surrogatepass")
+
+    @property
+    def text_hash(self) -> str:
+        """SHA-256 over `content` (16 hex digits): what an annotation is bound to."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

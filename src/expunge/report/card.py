@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from expunge.report.collect import Cell, Column, View
 FILE = "README.md"
 _HUB = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _SHOWN = ("forget", "retain", "general", "holdout")
-_LIMITS = """\
-- Unlearning changes weights until the model stops showing what it knew. No number here proves that the knowledge is
-  gone: other prompts, other languages, more samples, fine-tuning or quantisation may bring some of it back.
-- Intervals are over the records that were asked about (95 %), not over training runs, and say nothing of other records.
-- An oracle is a model trained without the forget set; where there is none, "forgotten" has no reference.
-- Who may rely on this is for the one who asked for the removal to decide, on the evidence above."""
+LIMITS = (
+    "Unlearning changes weights until the model stops showing what it knew. No number here proves that the knowledge "
+    "is gone: other prompts, other languages, more samples, fine-tuning or quantisation may bring some of it back.",
+    "Intervals are over the records that were asked about (95 %), not over training runs, and say nothing of other "
+    "records.",
+    'An oracle is a model trained without the forget set; where there is none, "forgotten" has no reference.',
+    "Who may rely on this is for the one who asked for the removal to decide, on the evidence above.",
+)
+"""What a removal does not prove, in plain words."""
 
 
 def write(run: str | Path) -> Path:
@@ -50,7 +54,7 @@ def text(view: View, models: Sequence[Column]) -> str:
         _results(models),
         *_verdict(view),
         "## Limits\n",
-        _LIMITS,
+        "\n".join(textwrap.fill(limit, 118, initial_indent="- ", subsequent_indent="  ") for limit in LIMITS),
     ]
     return "\n".join(parts) + "\n"
 
