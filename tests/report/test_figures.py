@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from expunge.runfolder import RunFolder
 from expunge.studies import sheets
 from expunge.studies.sheets import Figure, Line, Sheet, Table
 from tests.report.test_browser import Open, show
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
 
 __all__ = ["show"]
 
@@ -50,6 +54,34 @@ def test_a_swept_temperature_by_hand(tmp_path: Path) -> None:
     assert line["name"] == "etw"
     assert line["x"] == [0.5, 1.0, 2.0]
     assert line["y"] == pytest.approx([0.3, 0.1, 0.2])
+    assert drawn[0].data["log"], "each temperature is twice the one before"
+    places = [float(x) for x in re.findall(r"[ML]([\d.]+) ", str(drawn[0].svg))]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+    assert "log axis" in drawn[0].note
+
+
+def test_a_setting_spaced_by_steps_keeps_a_linear_axis(tmp_path: Path) -> None:
+    runs = [judged(tmp_path, f"etw:temperature={t}", 0.1 * t, 0.5) for t in (1, 2, 3, 4)]
+    assert not figures.sweeps(collect.views(runs))[0].data["log"]
+
+
+@pytest.mark.browser
+def test_a_log_axis_is_read_where_it_is_drawn(tmp_path: Path, show: Open) -> None:
+    runs = [judged(tmp_path, "etw", 0.2, 0.5, learning_rate=rate) for rate in (1e-5, 1e-4, 1e-3)]
+    tab = show(page.render(runs, tmp_path / "r.html"))
+    chart = tab.locator(".chart[data-key^='sweep']").first
+    chart.locator("svg").hover(position={"x": (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2 * scale(chart), "y": 60})
+    assert "train.learning_rate 0.0001" in chart.locator(".readout").inner_text(), "the middle of the axis"
+    path, rule = chart.locator("path.line").get_attribute("d"), chart.locator(".rule").get_attribute("x1")
+    assert path is not None
+    assert float(rule or 0) == pytest.approx(float(path.split("L")[1].split()[0]), abs=0.2)
+
+
+def scale(chart: Locator) -> float:
+    """Pixels a unit of a chart's drawing."""
+    box = chart.locator("svg").bounding_box()
+    assert box is not None
+    return box["width"] / charts.WIDTH
 
 
 def test_utility_over_the_size_of_the_forget_set(tmp_path: Path) -> None:

@@ -55,22 +55,44 @@ class Mark:
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear map from data to pixels with round ticks."""
+    """Map from data to pixels with round ticks: linear, or with `log` equal steps for equal factors (low > 0)."""
 
     low: float
     high: float
     start: float
     stop: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value, rounded to a tenth."""
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start), 1)
+        """The pixel of a value, rounded to a tenth.
+
+        >>> Scale(1, 100, 0, 200)(10), Scale(1, 100, 0, 200, log=True)(10)
+        (18.2, 100.0)
+        """
+        low, high, at = map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        return round(self.start + (at - low) / (high - low) * (self.stop - self.start), 1)
 
     def ticks(self, count: int = 4) -> list[float]:
-        """Round numbers within the domain, about `count` of them."""
+        """Round numbers within the domain, about `count` of them; 1, 2 and 5 times powers of ten if `log`.
+
+        >>> Scale(1e-5, 1e-2, 0, 200, log=True).ticks(4), Scale(0.5, 4, 0, 200, log=True).ticks(4)
+        ([1e-05, 0.0001, 0.001, 0.01], [0.5, 1.0, 2.0])
+        """
+        if self.log:
+            return self._log_ticks(count)
         step = _nice((self.high - self.low) / max(1, count))
         first = math.ceil(self.low / step - 1e-9)
         return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+    def _log_ticks(self, count: int) -> list[float]:
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        found: list[float] = []
+        for factors in ((1,), (1, 2, 5)):
+            every = [float(f"{factor}e{power}") for power in powers for factor in factors]
+            found = [v for v in every if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9)]
+            if len(found) >= min(count, 3):
+                break
+        return found[:: max(1, -(-len(found) // (count + 1)))]
 
 
 def lines(
@@ -80,18 +102,22 @@ def lines(
     x_name: str,
     note: str = "",
     within: tuple[float, float] | None = None,
+    log: bool = False,
 ) -> Chart | None:
-    """A small line chart; None if no series has a finite value. `within` is the y domain if all values fit into it."""
+    """A small line chart; None if no series has a finite value. `within` is the y domain if all values fit into it.
+
+    `log`: equal factors of x, all above 0, lie equally far apart.
+    """
     points = max(24, MAX_POINTS * MANY_LINES // max(MANY_LINES, len(series)))
     series = [thinned for one in series if (thinned := _thin(one, points)).x]
     if not series:
         return None
     places = [v for one in series for v in one.x]
-    x = _domain([0.0, *places] if 0 < min(places) < 0.1 * max(places) else places, pad=0)
+    x = _domain([0.0, *places] if not log and 0 < min(places) < 0.1 * max(places) else places, pad=0)
     values = [v for one in series for v in one.y if v is not None]
     fits = within is not None and within[0] <= min(values) and max(values) <= within[1]
     y = _domain(within if fits and within else values, pad=0.02 if fits else 0.06)
-    across, up = Scale(*x, LEFT, WIDTH - RIGHT), Scale(*y, HEIGHT - BOTTOM, TOP)
+    across, up = Scale(*x, LEFT, WIDTH - RIGHT, log), Scale(*y, HEIGHT - BOTTOM, TOP)
     parts = [_axes(across, up, x_name)]
     for one in series:
         path = _path(one, across, up)
@@ -103,6 +129,7 @@ def lines(
     data = {
         "x": x_name,
         "domain": list(x),
+        "log": log,
         "plot": [LEFT, WIDTH - RIGHT],
         "series": [
             {"name": one.name, "style": one.style % SERIES_COLOURS, "x": list(one.x), "y": list(one.y)}

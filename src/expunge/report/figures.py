@@ -65,9 +65,24 @@ def sweeps(seen: Sequence[View]) -> list[Chart]:
         groups = [_key(one, lambda name, key=key: name == key) for one in leaves]  # type: ignore[misc]
         for metric in wanted:
             series = _series(seen, groups, points, metric, LEAST)
-            chart = charts.lines(f"sweep.{key}.{metric}", naming.metric(metric).title, series, key, f"against {key}")
+            log = by_factors([x for x in points if x is not None])
+            note = f"against {key}" + (", log axis" if log else "")
+            chart = charts.lines(f"sweep.{key}.{metric}", naming.metric(metric).title, series, key, note, log=log)
             drawn += [chart] if chart is not None else []
     return drawn[:MOST_CHARTS]
+
+
+def by_factors(values: Sequence[float]) -> bool:
+    """True if values above 0 that span a factor of 4 or more are spaced more evenly by factors than by differences.
+
+    >>> by_factors([1e-5, 3e-5, 1e-4]), by_factors([0.5, 1, 2]), by_factors([1, 2, 3, 4]), by_factors([0, 1, 10])
+    (True, True, False, False)
+    """
+    places = np.unique(np.array(values, dtype=np.float64))
+    if len(places) < LEAST or places[0] <= 0 or places[-1] < 4 * places[0]:
+        return False
+    steps, factors = np.diff(places), np.diff(np.log(places))
+    return bool(factors.max() / factors.min() < steps.max() / steps.min())
 
 
 def _over_size(seen: Sequence[View], leaves: Sequence[Leaves], metric: str) -> Chart | None:
@@ -75,7 +90,8 @@ def _over_size(seen: Sequence[View], leaves: Sequence[Leaves], metric: str) -> C
     groups = [_key(one, lambda name: name.startswith("data.")) for one in leaves]
     series = _series(seen, groups, sizes, metric, 2)
     note = "against the size of the forget set"
-    return charts.lines(f"size.{metric}", naming.metric(metric).title, series, "forget records", note)
+    log = by_factors([size for size in sizes if size is not None])
+    return charts.lines(f"size.{metric}", naming.metric(metric).title, series, "forget records", note, log=log)
 
 
 def _series(

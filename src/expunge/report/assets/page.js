@@ -243,13 +243,14 @@
     const rule = svg.querySelector(".rule"), out = figure.querySelector(".readout");
     const places = [...new Set(chart.series.flatMap((s) => s.x))].sort((a, b) => a - b);
     let at = places.length - 1;
-    const [left, right] = chart.plot, [low, high] = chart.domain;
+    const [left, right] = chart.plot, way = chart.log ? Math.log : (v) => v, back = chart.log ? Math.exp : (v) => v;
+    const [low, high] = chart.domain.map(way);
     const show = (i) => {
       at = Math.max(0, Math.min(places.length - 1, i));
-      const x = places[at], pixel = left + (x - low) / (high - low) * (right - left);
+      const x = places[at], pixel = left + (way(x) - low) / (high - low) * (right - left);
       rule.setAttribute("x1", pixel); rule.setAttribute("x2", pixel);
       figure.classList.add("reading");
-      out.replaceChildren(make("span", "", chart.x + " " + Math.round(x * 1000) / 1000));
+      out.replaceChildren(make("span", "", chart.x + " " + (x && Math.abs(x) < 0.001 ? String(x) : Math.round(x * 1000) / 1000)));
       for (const s of chart.series) {
         let k = 0;
         s.x.forEach((v, j) => { if (Math.abs(v - x) < Math.abs(s.x[k] - x)) k = j; });
@@ -259,7 +260,7 @@
     const hide = () => { figure.classList.remove("reading"); out.replaceChildren(); };
     area.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect(), unit = box.width / svg.viewBox.baseVal.width;
-      const x = low + ((event.clientX - box.left) / unit - left) / (right - left) * (high - low);
+      const x = back(low + ((event.clientX - box.left) / unit - left) / (right - left) * (high - low));
       show(places.reduce((best, v, i) => (Math.abs(v - x) < Math.abs(places[best] - x) ? i : best), 0));
     });
     area.addEventListener("pointerleave", hide);
