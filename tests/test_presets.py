@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from expunge import presets
-from expunge.errors import MethodError
+from expunge import presets, recipe
+from expunge.errors import MethodError, RecipeError
 from expunge.recipe import Method
+from expunge.resolve import resolve
 from expunge.terms import build_terms
 
 named = pytest.mark.parametrize("name", presets.PRESETS)
@@ -47,6 +48,7 @@ TABLE: dict[str, list[Row]] = {
     "scn": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
     "sce": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
     "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
+    "atwu": [forget("saturated", "learned", coef=5.0), (*RETAIN[:-1], 0.5)],
     "idk-nll": [forget("alternative"), RETAIN],
     "idk-dpo": [forget("dpo"), RETAIN],
     "altpo": [forget("dpo:beta=0.05,alternatives=own"), RETAIN],
@@ -106,9 +108,39 @@ def test_every_preset_builds_and_says_where_it_is_from(name: str) -> None:
     assert "arXiv" in preset.source
     assert not preset.summary.endswith(".")
     assert any(t.on == "forget" for t in build_terms(Method(preset=name)))
-    for spec, setting in preset.alternatives:
-        assert build_terms(Method(preset=spec)) is not None
-        assert setting
+    for found in preset.published:
+        assert found.source
+        asked = resolve({"published": found.name(name)})
+        assert asked.method.preset == found.spec(name)
+        assert build_terms(asked.method)
+
+
+def test_published_settings_lie_beneath_a_file_and_above_it_on_the_command_line() -> None:
+    name = "simnpo/tofu-forget10/llama-3.2-1b"
+    tree = {"published": name, "train": {"learning_rate": 2e-5, "bf16": True}}
+    beneath = recipe.load(tree)
+    assert (beneath.train.learning_rate, beneath.train.bf16, beneath.train.warmup_epochs) == (2e-5, True, 1.0)
+    assert beneath.method.preset == "simnpo:beta=3.5,delta=1"
+    assert recipe.load(beneath.model_dump(mode="json")) == beneath
+    above = recipe.load(
+        {"train": tree["train"], "method": {"preset": "ga"}}, [f"published={name}", "train.max_steps=7"]
+    )
+    assert (above.train.learning_rate, above.train.bf16, above.train.max_steps) == (5e-5, True, 7)
+    assert (above.method.preset, above.published) == ("simnpo:beta=3.5,delta=1", name)
+    arms = recipe.variants(recipe.load({"arms": {"a": ["published=ga/muse"], "b": ["method.preset=ga"]}}))
+    assert [(v.train.lr_scheduler_type, v.train.weight_decay) for v in arms] == [("constant", 0.01), ("linear", 0.01)]
+
+
+def test_published_settings_of_another_name_are_refused_with_a_suggestion() -> None:
+    for tree, overrides in (({"published": "simnpo/tofu-forget5"}, []), ({}, ["published=simnpo/tofu-forget5"])):
+        with pytest.raises(RecipeError, match="simnpo/tofu-forget05"):
+            recipe.load(tree, overrides)
+
+
+def test_a_setting_may_go_to_several_places() -> None:
+    forget_term, retain_term = build_terms(Method(preset="rmu:layer=8,retain=1200"))
+    assert (str(forget_term.objective), str(retain_term.objective)) == ("rmu:layer=8", "activation:layer=8")
+    assert retain_term.coef == 1200
 
 
 @named
@@ -116,7 +148,7 @@ def test_settings_of_a_preset_change_its_terms(name: str) -> None:
     for key in presets.get(name).settings:
         if key == "model":  # a name, tested below
             continue
-        changed = build_terms(Method(preset=f"{name}:{key}=" + ("5" if key == "n" else "0.123")))
+        changed = build_terms(Method(preset=f"{name}:{key}=" + ("5" if key in ("n", "layer") else "0.123")))
         assert changed != build_terms(Method(preset=name)), key
         with pytest.raises(MethodError, match=r"number|integer"):
             build_terms(Method(preset=f"{name}:{key}=much"))

@@ -34,7 +34,6 @@ MISSING: tuple[tuple[str, str, str], ...] = (
     ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),
     ("DualOptim+", "ICML 2026", "which optimiser states are shared, and how often the two sides alternate"),
     ("NPO with SAM", "ICML 2025", "the radius of its perturbation, per benchmark"),
-    ("ATWU", "2606.06320", "nothing: its scorer is trained beside the model, and scorers here hold no state yet"),
     ("ALTER", "2603.01792", "how its experts are routed; `ihl` is its loss, entropy its score"),
 )
 """Methods that are not here, where they are published, and what was not published of them or is not built."""
@@ -71,6 +70,15 @@ def _lines() -> Iterator[str]:
         "",
     )
     yield from _table(("preset", "what", "source of its settings", "parity", "differs"), map(_preset, PRESETS.items()))
+    yield from (
+        "",
+        "## Published settings",
+        "",
+        "By benchmark and model: `published: NAME` in a recipe takes them beneath its own keys, `published=NAME` on",
+        "the command line above them. What they do not name is as OpenUnlearning runs the benchmark.",
+        "",
+    )
+    yield from _table(("name", "settings", "source"), _published())
     for kind, title in _KINDS:
         yield from ("", f"## {title}", "")
         methods = ((name, registry.get(kind, name)) for name in registry.names(kind))
@@ -84,8 +92,14 @@ def _lines() -> Iterator[str]:
 
 def _preset(named: tuple[str, Preset]) -> tuple[str, ...]:
     name, preset = named
-    others = "".join(f"; `{spec}`: {occasion}" for spec, occasion in preset.alternatives)
-    return f"`{name}`", preset.summary, preset.source + others, preset.parity, preset.differs
+    return f"`{name}`", preset.summary, preset.source, preset.parity, preset.differs
+
+
+def _published() -> Iterator[tuple[str, ...]]:
+    for name, preset in PRESETS.items():
+        for found in preset.published:
+            said = ", ".join(f"{key} {value}" for key, value in found.recipe(name).items())
+            yield f"`{found.name(name)}`", said.replace("method.preset ", "").replace("train.", ""), found.source
 
 
 def _method(named: tuple[str, type]) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
-from expunge.errors import RecipeError
+from expunge import presets
+from expunge.errors import MethodError, RecipeError
 from expunge.faults import fault_lines
 from expunge.plainyaml import override, read
 
@@ -351,6 +352,9 @@ class Recipe(Section):
     plugins: Names = Field((), description="Python files with your own methods")
     model: Model = Field(default_factory=Model)
     reference: Text = Field(None, description="frozen model that losses compare with; the starting weights if not set")
+    published: Text = Field(
+        None, description="settings of a paper, such as npo/tofu; `expunge show npo` names them. The recipe's own count"
+    )
     data: Data = Field(default_factory=Data)
     method: Method = Field(default_factory=Method)
     train: Train = Field(default_factory=Train)
@@ -381,10 +385,15 @@ def load(
         tree = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read(Path(source)) if source else {}
     except ValueError as error:
         raise RecipeError([str(error)], name) from None
+    try:
+        tree = _over_published(tree)
+    except MethodError as error:
+        faults.append(f"published: {error}")
     for assignment in overrides:
         try:
-            override(tree, assignment)
-        except ValueError as error:
+            for each in _spread(assignment):
+                override(tree, each)
+        except (ValueError, MethodError) as error:
             faults.append(f"override {error}")
     recipe = _validated(Recipe, tree, faults)
     method = _validated(Method, tree.get("method") or {}, [])
@@ -394,6 +403,33 @@ def load(
     if faults or recipe is None:
         raise RecipeError(faults, name)
     return recipe
+
+
+def _spread(assignment: str) -> list[str]:
+    """The assignment; behind `published=NAME` those that the published settings of that name stand for."""
+    key, _, name = assignment.partition("=")
+    if key.strip().lstrip("-") != "published":
+        return [assignment]
+    return [assignment, *(f"{place}={value}" for place, value in presets.published(name.strip()).items())]
+
+
+def _over_published(tree: dict[Any, Any]) -> dict[Any, Any]:
+    """The tree, and beneath it what the published settings say that it names."""
+    if not isinstance(tree.get("published"), str):
+        return tree
+    beneath: dict[Any, Any] = {}
+    for place, value in presets.published(tree["published"]).items():
+        override(beneath, f"{place}={value}")
+    return _laid_over(beneath, tree)
+
+
+def _laid_over(lower: Mapping[Any, Any], upper: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The keys of both; where both have one, the upper's, mappings again key by key."""
+    out = {**lower, **upper}
+    for key in lower.keys() & upper.keys():
+        if isinstance(lower[key], Mapping) and isinstance(upper[key], Mapping):
+            out[key] = _laid_over(lower[key], upper[key])
+    return out
 
 
 def variants(recipe: Recipe) -> list[Recipe]:

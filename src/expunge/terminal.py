@@ -120,6 +120,12 @@ def preset_page(name: str, preset: Preset) -> Iterable[Text | Table]:
     for term in preset.terms:
         terms.add_row("-", escape(", ".join(f"{key}: {value}" for key, value in term.items())))
     yield terms
+    if preset.published:
+        settings = table("published settings", "", "source")
+        for found in preset.published:
+            said = ", ".join(f"{key}={value}" for key, value in found.recipe(name).items())
+            settings.add_row(escape(found.name(name)), escape(said), escape(found.source))
+        yield settings
 
 
 def explanation(fields: Sequence[FieldHelp], recipe: Recipe | None) -> Iterable[Text]:
