@@ -14,7 +14,7 @@ from expunge.errors import MethodError, unknown
 from expunge.presets import answers, ascent, selection, spans, states
 from expunge.presets.preset import Preset, Published, Term
 
-__all__ = ["PRESETS", "Preset", "Published", "Term", "get", "published"]
+__all__ = ["PRESETS", "Preset", "Published", "Term", "get", "published", "with_setting"]
 
 PRESETS: Mapping[str, Preset] = {
     **ascent.PRESETS,
@@ -73,9 +73,7 @@ def _set(terms: tuple[Term, ...], place: str, what: str, value: str) -> tuple[Te
         first, second = (score.partition("*")[2] for score in term[part].split("+"))
         term[part] = f"{share:g}*{first}+{1 - share:g}*{second}"
     elif key:
-        name, _, rest = term[part].partition(":")
-        settings = dict(pair.split("=", 1) for pair in rest.split(",") if pair) | {key[0]: value}
-        term[part] = f"{name}:" + ",".join(f"{k}={v}" for k, v in settings.items())
+        term[part] = with_setting(term[part], key[0], value)
     else:
         term[part] = _number(what, value)
     return (*terms[: int(index)], term, *terms[int(index) + 1 :])
@@ -86,3 +84,14 @@ def _number(what: str, value: str) -> float:
         return float(value)
     except ValueError:
         raise MethodError(f"{what} must be a number (got '{value}')") from None
+
+
+def with_setting(spec: str, key: str, value: str) -> str:
+    """The spec with one setting as given, in place of the one it may have.
+
+    >>> with_setting("npo", "beta", "0.2"), with_setting("satimp:beta1=5,beta2=0.1", "beta2", "1")
+    ('npo:beta=0.2', 'satimp:beta1=5,beta2=1')
+    """
+    name, _, rest = spec.partition(":")
+    settings = dict(pair.split("=", 1) for pair in rest.split(",") if pair) | {key: value}
+    return f"{name}:" + ",".join(f"{k}={v}" for k, v in settings.items())
