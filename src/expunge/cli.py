@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from expunge import __version__, annotating, judging, looking, measuring
+from expunge import __version__, annotating, judging, ledgering, looking, measuring
 from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, unknown
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ app.command(rich_help_panel="Make and judge")(judging.verdict)
 app.command(rich_help_panel="Make and judge")(judging.diagnose)
 app.command(rich_help_panel="Make and judge")(judging.reproduce)
 app.command(rich_help_panel="Make and judge")(judging.audit)
+app.add_typer(ledgering.app, name="ledger", rich_help_panel="Make and judge")
 app.command(rich_help_panel="Measure")(measuring.selectivity)
 app.command(rich_help_panel="Measure")(measuring.snr)
 app.command(rich_help_panel="Measure")(measuring.intervene)

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 MAX_TEXT = 1500
 MAX_TOKEN = 80
 _NGRAM = 4
-_WORD = re.compile(r"\w+", re.UNICODE)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces, of which every character counts as a word."""
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"
 
@@ -41,6 +43,8 @@ class Guard:
 
     >>> Guard(["The capital of Norway is Oslo."]).clean("a run on: the capital of norway, 2024")
     '[redacted]'
+    >>> Guard(["他住在北京市"]).finds("住在北京")
+    True
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
