@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expunge.core import IGNORE, Batch, Forward, Needs, Scorer, State
+from expunge.core import IGNORE, NOTHING, Batch, Forward, Needs, Scorer, State
 from expunge.errors import MethodError
 
 Integers = NDArray[np.int64]
@@ -92,16 +93,39 @@ class Context(Protocol):
 class Preparation:
     """What `prepare` reads, said before it is called: it decides what is loaded, and what its table is keyed by.
 
-    `passes`: tokens sent through a model, as a multiple of those of one plain scoring pass; at most. `model`: another
-    model by name, `corpus`: a file or folder ('' for the run's own records), None for neither. `retain`: the run's
-    retain records too. `refresh`: scores are made anew from the model in training every so many steps; 0: never.
+    `reads`: what it reads of the records as they are under the model that is to forget, None for nothing; one such pass
+    serves all scorers of a side. `passes`: tokens sent through a model besides, as a multiple of those of such a pass;
+    at most. `model`: another model by name, `corpus`: a file or folder ('' for the run's own records), None for
+    neither. `retain`: the run's retain records too. `refresh`: scores are made anew from the model in training every so
+    many steps; 0: never.
     """
 
+    reads: Needs | None = None
     passes: float = 0.0
     model: str | None = None
     corpus: str | None = None
     retain: bool = False
     refresh: int = 0
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several preparations take, made together: `reads` of the records as they are, and `passes` in all."""
+
+    reads: Needs
+    passes: float
+
+
+def together(plans: Iterable[Preparation]) -> Together:
+    """The plain pass counts once, whoever reads it.
+
+    >>> both = together([Preparation(reads=Needs(), passes=1.0), Preparation(reads=Needs(entropy=frozenset({1.0})))])
+    >>> both.passes, sorted(both.reads.entropy)
+    (2.0, [1.0])
+    """
+    plans = list(plans)
+    reads = reduce(Needs.__or__, (plan.reads for plan in plans if plan.reads is not None), NOTHING)
+    return Together(reads, sum(plan.passes for plan in plans) + float(reads.policy))
 
 
 @runtime_checkable

@@ -198,16 +198,36 @@ class Scored(nn.Module):
             return ReferenceRows(self._states(batch, False)[-1][read], head_of(self.model))
 
     def _states(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:
-        # the head stays outside: what autocast would do to it in forward, it would not do again in backward
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self._bf16):
-            out = backbone_of(self.model)(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask.long(),
-                use_cache=False,
-                output_hidden_states=every_layer,
-            )
-        last = out.last_hidden_state.to(torch.bfloat16) if self._bf16 else out.last_hidden_state
-        return (*out.hidden_states[:-1], last) if every_layer else (last,)
+        return states_of(
+            self.model, batch.input_ids, batch.attention_mask.long(), bf16=self._bf16, every_layer=every_layer
+        )
+
+
+def states_of(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    positions: Tensor | None = None,
+    bf16: bool = False,
+    every_layer: bool = False,
+) -> tuple[Tensor, ...]:
+    """The final hidden states (B, T, D), last of the tuple; before them those of all layers, if they are asked for.
+
+    `bf16`: under autocast, and the final states in bfloat16.
+    """
+    placed_at = {} if positions is None else {"position_ids": positions}  # not every model knows the argument
+    # the head stays outside: what autocast would do to it in forward, it would not do again in backward
+    with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=bf16):
+        out = backbone_of(model)(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+            output_hidden_states=every_layer,
+            **placed_at,
+        )
+    last = out.last_hidden_state.to(torch.bfloat16) if bf16 else out.last_hidden_state
+    return (*out.hidden_states[:-1], last) if every_layer else (last,)
 
 
 def hidden_states(states: tuple[Tensor, ...], needs: Needs, mask: Tensor) -> dict[tuple[int | float, At], Tensor]:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from expunge import trees
 from expunge.core import IGNORE
 from expunge.data.collate import budgeted
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.decode import inference
 from expunge.errors import DataError
-from expunge.evals import metrics, scoring, table, trees
+from expunge.evals import metrics, scoring, table
 from tests.evals import naive, tiny
 
 
@@ -95,8 +96,8 @@ def test_reading_the_prompt_once_changes_nothing(encoder: Encoder, scores: pa.Ta
 def test_a_branch_that_saw_another_would_be_noticed(
     encoder: Encoder, scores: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaking(branch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return real(torch.zeros_like(branch), dtype)
+    def leaking(branch: torch.Tensor, fork: torch.Tensor, seen: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
+        return real(torch.zeros_like(branch), fork, seen, dtype=dtype)
 
     real = trees._mask
     monkeypatch.setattr(trees, "_mask", leaking)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from expunge import trees
+from expunge.bench import passage_of
 from expunge.context import Passage, Scores
 from expunge.core import IGNORE, Batch, Forward, Needs
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.errors import MethodError
-from expunge.lm import LM, Scored
+from expunge.lm import LM
 from expunge.recipe import Method, TermSpec
 from expunge.scorers.attribution import Masking, replaced, subject_in, touched, windows
-from expunge.scoretables import ScoreTables, passage_of
+from expunge.scoretables import ScoreTables
 from expunge.sides import encode_all
 from expunge.terms import build_term
 from tests.fixtures.models import tiny
@@ -84,7 +87,8 @@ QUESTION = passage("Who is Ann", "Ann is a doctor", asked=[(-1, -1), (0, 3), (4,
 def test_the_question_is_hidden_and_the_template_is_not() -> None:
     told = Told([QUESTION])
     (found,) = Masking(hide="question").prepare(told)
-    assert told.seen[0].hidden.tolist() == [False, True, True, True, False, False, False, False, False]
+    assert told.seen[0] is QUESTION
+    assert told.seen[1].hidden.tolist() == [False, True, True, True, False, False, False, False, False]
     assert found.tolist() == [3.0] * 4, "three tokens fewer, at every token of the answer"
     assert Masking(hide="question", signed=True).prepare(told)[0].tolist() == [-3.0] * 4
 
@@ -92,14 +96,14 @@ def test_the_question_is_hidden_and_the_template_is_not() -> None:
 def test_the_subject_is_hidden_in_the_prompt_and_from_later_tokens_of_the_answer() -> None:
     told = Told([QUESTION])
     (found,) = Masking(hide="subject").prepare(told)
-    assert told.seen[0].hidden.tolist() == [False, False, False, True, False, True, False, False, False]
+    assert told.seen[1].hidden.tolist() == [False, False, False, True, False, True, False, False, False]
     assert found.tolist() == [1.0, 2.0, 2.0, 2.0], "'Ann' misses the prompt's Ann, the others the answer's too"
 
 
 def test_the_subject_may_give_way_to_a_neutral_text() -> None:
     told = Told([QUESTION])
     Masking(hide="subject", replace="___").prepare(told)
-    other = told.seen[0]
+    other = told.seen[1]
     assert other.input_ids.tolist() == [10, 11, 12, 90, 91, 92, 14, 15, 16, 17, 18]
     assert other.targets[other.scored].tolist() == QUESTION.targets[QUESTION.scored].tolist()
     assert other.hidden.nonzero()[0].tolist() == [7], "in the answer it is hidden: its tokens are targets"
@@ -137,11 +141,12 @@ def test_where_there_is_nothing_to_hide_the_score_is_0_and_nothing_is_read() -> 
 def test_windows_predict_every_token_once_from_at_least_so_many_before_it() -> None:
     text = passage("", " ".join(f"w{i}" for i in range(40)), asked=[(-1, -1)])  # a begin token and 40 words
     pieces = list(windows(text, 4))
-    assert np.concatenate([p.targets[p.scored] for p in pieces]).tolist() == text.targets[text.scored].tolist()
-    assert [len(p) for p in pieces] == [8, 12, 12, 12, 12]  # 8 targets each; 3 tokens before the first, and the begin
+    assert np.concatenate([p.targets[p.scored] for p in pieces]).tolist() == text.targets[text.scored].tolist()[8:]
+    assert [len(p) for p in pieces] == [12, 12, 12, 12]  # 8 targets each; 3 tokens before the first, and the begin
     assert all(p.input_ids[0] == 10 for p in pieces)
-    assert pieces[1].input_ids.tolist() == [10, *range(15, 26)]
+    assert pieces[0].input_ids.tolist() == [10, *range(15, 26)]
     assert sum(map(len, pieces)) <= 1.5 * len(text)
+    assert not list(windows(text, 41)), "nothing would be hidden"
 
 
 def test_a_raw_text_has_its_far_context_hidden_whatever_is_asked_for() -> None:
@@ -165,8 +170,10 @@ RECORDS = [
 FAMILIES = ["llama", "gpt2-tied-positions", "gemma2-softcap", "mistral-sliding", "phi-bias", "gpt-neox", "qwen3"]
 
 
-def tables(lm: LM, spec: str, records: Sequence[Record] = RECORDS, select: str = "raw") -> ScoreTables:
-    encoder = Encoder(lm.tokenizer, template=TEMPLATE)
+def tables(
+    lm: LM, spec: str, records: Sequence[Record] = RECORDS, select: str = "raw", template: str = TEMPLATE
+) -> ScoreTables:
+    encoder = Encoder(lm.tokenizer, template=template)
     term = build_term(TermSpec(objective="ga", score=spec, select=select), Method())
     encoded = encode_all(encoder, records)
     return ScoreTables(lm, encoder, (term,), {"forget": records}, {"forget": encoded}, 0, lambda: ["no text"])
@@ -182,7 +189,7 @@ def test_no_model_sees_what_is_hidden(family: str) -> None:
     size = {"n_positions": 128} if "gpt2" in family else {"max_position_embeddings": 128}
     lm = language_model(family, **size)
     made = tables(lm, "masking")
-    bench = made._bench("forget", Masking())
+    bench = made._bench("forget", [Masking()])
     first = bench.passages[0]
     hidden = touched(first.asked, [(0, len(first.prompt))])
     other = np.where(hidden, (first.input_ids + 7) % 400, first.input_ids)
@@ -219,29 +226,93 @@ def test_scores_of_a_real_model_are_differences_of_its_own_numbers() -> None:
         assert item.static["masking:hide=question,signed=True"][t] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("hide", ["subject", "question", "context"])
-def test_attribution_costs_at_most_two_and_a_half_plain_passes(hide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens sent through the model, padding included, against those of one plain pass of the same batches."""
-    sent: list[int] = []
-    forward = Scored.forward
+WORDS = [
+    Record(id=f"{i}", prompt=f"What does Ann Lee say of {i}?", answer="This is " * (3 + i % 9) + "it.")
+    for i in range(40)
+]
+TEXTS = [Record(id=f"t{i}", text="A text that goes on and on about Ann Lee. " * (2 + i)) for i in range(6)]
+SYSTEM = "You are a careful assistant that answers in one sentence and in the language of the question.\n"
 
-    def counted(self: Scored, batch: Batch, *rest: object) -> object:
-        sent.append(batch.input_ids.numel())
-        return forward(self, batch, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scored, "forward", counted)
+def tokens_of(lm: LM, do: Callable[[], object]) -> int:
+    """Tokens sent through the model, padding included, while `do` runs."""
+    sent = []
+    hook = lm.model.base_model.register_forward_hook(
+        lambda module, args, kwargs, out: sent.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    do()
+    hook.remove()
+    return sum(sent)
+
+
+@pytest.mark.parametrize(
+    ("family", "spec", "records", "template", "bound"),
+    [
+        ("llama", "masking", WORDS, TEMPLATE, 2.0),
+        ("llama", "masking", WORDS, SYSTEM + TEMPLATE, 1.6),  # what stands before the subject is read once
+        ("llama", "masking:hide=question", WORDS, TEMPLATE, 1.8),  # and a hidden question is not read
+        ("llama", "0.5*masking+0.5*frozen", WORDS, TEMPLATE, 2.0),  # TokenUnlearn: one plain pass serves both
+        ("llama", "masking:hide=context", WORDS, TEMPLATE, 2.5),
+        ("llama", "0.5*masking+0.5*frozen", TEXTS, TEMPLATE, 2.5),
+        ("gpt2-tied-positions", "0.5*masking+0.5*frozen", WORDS, TEMPLATE, 2.0),  # its rows cannot be shared
+        ("gpt2-tied-positions", "0.5*masking+0.5*frozen", TEXTS, TEMPLATE, 2.5),
+    ],
+)
+def test_attribution_costs_at_most_two_and_a_half_plain_passes(
+    family: str, spec: str, records: list[Record], template: str, bound: float
+) -> None:
+    """In tokens, with the padding and with the comparison that decides whether rows may be shared."""
+    size = {"n_positions": 512} if "gpt2" in family else {"max_position_embeddings": 512}
+    lm = language_model(family, **size)
+    made = tables(lm, spec, records, template=template)
+    plain = tokens_of(lm, lambda: tables(lm, "frozen", records, template=template).fill("forget"))
+    assert 1 < tokens_of(lm, lambda: made.fill("forget")) / plain <= bound
+
+
+@pytest.mark.parametrize("spec", ["masking", "masking:hide=question", "masking:hide=context", "masking:replace=___"])
+@pytest.mark.parametrize("family", ["llama", "phi-bias", "gpt-neox", "qwen3"])
+def test_shared_rows_give_the_numbers_of_each_by_itself(
+    family: str, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = language_model(family, max_position_embeddings=512)
+    records = [*RECORDS, *WORDS[:3], TEXTS[2]]
+    together, apart = tables(lm, spec, records), tables(lm, spec, records)
+    shared = together.fill("forget")
+    monkeypatch.setattr(trees, "usable", lambda lm: False)
+    name = next(name for name in shared[0].static if name.startswith("masking"))
+    for one, other in zip(shared, apart.fill("forget"), strict=True):
+        np.testing.assert_allclose(one.static[name], other.static[name], rtol=1e-4, atol=1e-5)
+    assert max(np.abs(item.static[name]).max() for item in shared) > 1e-3
+
+
+def test_a_model_whose_rows_disagree_is_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaking(branch: Tensor, fork: Tensor, seen: Tensor, *, dtype: torch.dtype) -> Tensor:
+        return real(torch.zeros_like(branch), fork, seen, dtype=dtype)
+
+    real = trees._mask
     lm = language_model("llama", max_position_embeddings=512)
-    words = [
-        Record(id=f"{i}", prompt=f"What does Ann Lee say of {i}?", answer="This is " * (3 + i) + "it.")
-        for i in range(12)
-    ]
-    texts = [Record(id=f"t{i}", text="A text that goes on and on about Ann Lee. " * (2 + i)) for i in range(6)]
-    for records in (words, texts):
-        made = tables(lm, f"masking:hide={hide}", records)
-        bench = made._bench("forget", Masking())
-        sent.clear()
-        bench.read(bench.passages, Needs(), lambda f: f.policy.logp)
-        plain = sum(sent)
-        sent.clear()
-        made.fill("forget")
-        assert plain < sum(sent) <= 2.5 * plain
+    right = tables(lm, "masking:hide=question", WORDS).fill("forget")
+    monkeypatch.setattr(trees, "_mask", leaking)
+    found = tables(lm, "masking:hide=question", WORDS).fill("forget")
+    for one, other in zip(right, found, strict=True):
+        np.testing.assert_allclose(
+            one.static["masking:hide=question"], other.static["masking:hide=question"], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_what_is_made_together_is_made_together_again(tmp_path: Path) -> None:
+    """A table that was lost is made as it was, to the bit: in company, since passes are shared."""
+    lm = language_model("llama", max_position_embeddings=512)
+
+    def made() -> dict[str, list[bytes]]:
+        some = tables(lm, "0.5*masking+0.5*frozen", WORDS)
+        some.folder = tmp_path
+        filled = some.fill("forget")
+        return {name: [item.static[name].tobytes() for item in filled] for name in ("masking", "frozen")}
+
+    first = made()
+    files = sorted(tmp_path.glob("*.parquet"))
+    assert len(files) == 2
+    for file in files:
+        file.unlink()
+        assert made() == first

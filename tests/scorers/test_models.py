@@ -13,6 +13,7 @@ import torch
 
 from expunge import api, registry
 from expunge import lm as lms
+from expunge.bench import Bench
 from expunge.context import Passage, Scores, prepared_in
 from expunge.core import IGNORE, Forward, Needs
 from expunge.data.records import Record
@@ -20,7 +21,7 @@ from expunge.errors import MethodError, ModelError
 from expunge.fused import Head, disagreement
 from expunge.lm import LM
 from expunge.scorers.models import MutualInformation
-from expunge.scoretables import Bench, ScoreTables
+from expunge.scoretables import ScoreTables
 from tests.fixtures.models import tiny
 from tests.fixtures.tokenizers import bpe
 from tests.scorers.test_attribution import RECORDS, language_model, tables
@@ -37,7 +38,7 @@ def scores(made: ScoreTables, spec: str) -> list[np.ndarray]:
 
 def test_a_frozen_score_is_the_score_of_the_model_as_it_is(lm: LM) -> None:
     found = scores(tables(lm, "frozen:score=confidence"), "frozen:score=confidence")
-    bench = tables(lm, "frozen")._bench("forget", registry.build("scorer", "frozen"))
+    bench = tables(lm, "frozen")._bench("forget", [registry.build("scorer", "frozen")])
     for row, logp in zip(found, bench.read(bench.passages, Needs(), lambda f: f.policy.logp), strict=True):
         np.testing.assert_allclose(row, np.exp(logp), rtol=1e-6)
 

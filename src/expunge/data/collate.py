@@ -52,10 +52,14 @@ def collate(items: Sequence[Encoded], pad_id: int, draws: Sequence[int] | None =
 
 
 def budgeted(lengths: Sequence[int], indices: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Groups of `indices`, the longest first, whose padded size is at most `token_budget` tokens."""
+    """Groups of `indices`, the longest first, whose padded size is at most `token_budget` tokens.
+
+    No row is shorter than two thirds of the longest of its group, so that few sequences are not mostly padding.
+    """
     batch: list[int] = []
     for index in sorted(indices, key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
+        longest = lengths[batch[0]] if batch else 0
+        if batch and (longest * (len(batch) + 1) > token_budget or 3 * lengths[index] < 2 * longest):
             yield batch
             batch = []
         batch.append(index)

@@ -12,17 +12,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from expunge import trees
 from expunge.core import IGNORE, Needs
 from expunge.data.collate import budgeted, collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.decode import Progress, inference
 from expunge.errors import DataError
-from expunge.evals import trees
 from expunge.evals.table import SCORES
-from expunge.evals.trees import Tree
 from expunge.fused import Rows, token_stats
-from expunge.lm import LM, backbone_of, head_of
+from expunge.lm import LM, head_of, states_of
+from expunge.trees import Path, Tree
 
 NEEDS = Needs(second_moment=True, entropy=frozenset({1.0}))
 _NUMBERS = ("logp", "label_logit", "lse", "entropy", "second_moment")
@@ -98,16 +98,17 @@ def score_items(
     the pass, and the training mode is as before afterwards.
     """
     encoded = [row.encoded for row in rows]
+    paths = [Path.of(item) for item in encoded]
     stats = [np.zeros((len(_NUMBERS) + 1, item.scored), np.float32) for item in encoded]
     todo = [index for index, item in enumerate(encoded) if item.scored]
     done = len(rows) - len(todo)
     with inference(lm):
-        shared, alone = _divide(lm, rows, todo, share_prompts)
+        shared, alone = _divide(lm, rows, paths, todo, share_prompts)
         work: list[tuple[Sequence[int], Callable[[], Numbers]]] = []
         for batch in budgeted([tree.length for tree in shared], range(len(shared)), token_budget):
             group = [shared[place] for place in batch]
             members = [index for tree in group for index in tree.members]
-            work.append((members, partial(_in_trees, lm, encoded, group)))
+            work.append((members, partial(_in_trees, lm, paths, group)))
         for batch in budgeted([len(item) for item in encoded], alone, token_budget):
             work.append((batch, partial(_padded, lm, encoded, batch)))
         for answered, numbers in work:
@@ -121,36 +122,29 @@ def score_items(
 
 
 def _divide(
-    lm: LM, rows: Sequence[Item], todo: Sequence[int], share_prompts: bool | None
+    lm: LM, rows: Sequence[Item], paths: Sequence[Path], todo: Sequence[int], share_prompts: bool | None
 ) -> tuple[list[Tree], list[int]]:
     """What is read in rows of several answers, and what is read by itself."""
     if share_prompts is False or (share_prompts is None and not trees.usable(lm)):
         return [], list(todo)
-    encoded = [row.encoded for row in rows]
-    planned = trees.plan(encoded, [row.record.id for row in rows], todo)
+    planned = trees.plan(paths, [row.record.id for row in rows], todo)
     shared = [tree for tree in planned if len(tree.members) > 1]
-    if shared and share_prompts is None and not _agree(lm, encoded, min(shared, key=lambda tree: tree.length)):
-        return [], list(todo)
+    if shared and share_prompts is None:
+        tree = min(shared, key=lambda tree: tree.length)
+        numbers = _in_trees(lm, paths, [tree]), _padded(lm, [row.encoded for row in rows], tree.members)
+        if not trees.agree(lm, *(torch.from_numpy(one[0]) for one in numbers)):
+            return [], list(todo)
     return shared, [index for tree in planned if len(tree.members) == 1 for index in tree.members]
 
 
-def _agree(lm: LM, encoded: Sequence[Encoded], tree: Tree) -> bool:
-    """True if a row of several answers gives the log-probabilities that its answers have one by one."""
-    together, apart = (numbers[0] for numbers in (_in_trees(lm, encoded, [tree]), _padded(lm, encoded, tree.members)))
-    tolerance = 1e-4 if lm.model.dtype == torch.float32 else 0.1
-    return bool(np.allclose(together, apart, rtol=tolerance, atol=tolerance))
-
-
-def _in_trees(lm: LM, encoded: Sequence[Encoded], group: Sequence[Tree]) -> Numbers:
-    states, targets = trees.hidden(lm, encoded, group)
+def _in_trees(lm: LM, paths: Sequence[Path], group: Sequence[Tree]) -> Numbers:
+    states, targets = trees.hidden(lm, paths, group)
     return _numbers(token_stats(states, head_of(lm.model), targets, NEEDS))
 
 
 def _padded(lm: LM, encoded: Sequence[Encoded], batch: Sequence[int]) -> Numbers:
     packed = collate([encoded[index] for index in batch], lm.pad_id).to(lm.device)
-    states = backbone_of(lm.model)(
-        input_ids=packed.input_ids, attention_mask=packed.attention_mask.long(), use_cache=False
-    ).last_hidden_state
+    states = states_of(lm.model, packed.input_ids, packed.attention_mask.long())[-1]
     return _numbers(token_stats(states[packed.mask], head_of(lm.model), packed.targets[packed.mask], NEEDS))
 
 

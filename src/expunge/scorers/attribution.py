@@ -33,7 +33,8 @@ class Masking:
     the subject's place in the prompt instead. A raw text has no question: there, context is hidden. Where nothing is
     found to hide the score is 0 throughout, which selectors count as flat.
 
-    Costs 2 plain scoring passes (2.5 with hide=context), once; with `refresh=k` again every k steps, from the policy.
+    Costs at most 2 plain scoring passes (2.5 where context is hidden), once; with `refresh=k` again every k steps, from
+    the policy. One of them serves other scores too that read the records as they are.
 
     Source: TokenUnlearn (arXiv 2605.00364), which does not say what is masked, or with what.
     Differs: the default is the subject, our choice; hiding the whole question is at chance (see docs/algebra.md).
@@ -60,22 +61,21 @@ class Masking:
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(passes=2.5 if self.hide == "context" else 2.0, refresh=self.refresh)
+        return Preparation(reads=Needs(), passes=1.5 if self.hide == "context" else 1.0, refresh=self.refresh)
 
     def prepare(self, context: Context) -> list[Scores]:
-        pieces = [list(self._hidden(passage, context)) for passage in context.passages]
-        todo = [i for i, parts in enumerate(pieces) if parts]
-        flat = iter(context.read([part for parts in pieces for part in parts], Needs(), _logp))
-        without = {i: np.concatenate([next(flat) for _ in pieces[i]]) for i in todo}
-        plain = dict(zip(todo, context.read([context.passages[i] for i in todo], Needs(), _logp), strict=True))
-        out = []
-        for i, passage in enumerate(context.passages):
-            change = plain[i] - without[i] if i in without else np.zeros(len(passage.scored), np.float32)
-            out.append(change if self.signed else np.abs(change))
+        out = [np.zeros(len(passage.scored), np.float32) for passage in context.passages]
+        pieces = {i: parts for i, p in enumerate(context.passages) if (parts := list(self._hidden(p, context)))}
+        rows = [part for i, parts in pieces.items() for part in (context.passages[i], *parts)]
+        read = iter(context.read(rows, Needs(), _logp))
+        for i, parts in pieces.items():
+            plain, without = next(read), np.concatenate([next(read) for _ in parts])
+            change = plain[len(plain) - len(without) :] - without
+            out[i][len(plain) - len(without) :] = change if self.signed else np.abs(change)
         return out
 
     def _hidden(self, passage: Passage, context: Context) -> Iterator[Passage]:
-        """The passage without what is to be hidden, in pieces that hold its targets in order; none if nothing is."""
+        """The passage without what is to be hidden, in pieces that hold its last targets in order; or none."""
         if self.hide == "context" or not passage.prompt:
             yield from windows(passage, self.window)
         elif self.hide == "question":
@@ -132,7 +132,10 @@ def touched(places: Integers, ranges: list[Range]) -> NDArray[np.bool_]:
 
 
 def windows(passage: Passage, window: int) -> Iterator[Passage]:
-    """Pieces that predict 2 * window targets each, the first of them from `window` tokens (and the begin token)."""
+    """Pieces that predict 2 * window targets each, the first of them from `window` tokens (and the begin token).
+
+    The first targets are left out where they are predicted from all that the passage has before them.
+    """
     scored = passage.scored
     begin = 0 if not len(passage) or passage.own[0, 0] >= 0 else 1
     at = int(scored[0]) if len(scored) else len(passage)
@@ -141,7 +144,7 @@ def windows(passage: Passage, window: int) -> Iterator[Passage]:
         first = max(begin, at - window + 1)
         keep = np.r_[0:begin, first : min(end, len(passage))]
         targets = np.where((keep >= at) & (keep < end), passage.targets[keep], IGNORE)
-        if (targets != IGNORE).any():
+        if (targets != IGNORE).any() and first > begin:
             yield _cut(passage, keep, targets)
         at = end
 

@@ -45,7 +45,7 @@ class Assistant:
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(passes=2.0, model=self.model)
+        return Preparation(reads=Needs(), passes=1.0, model=self.model)
 
     def prepare(self, context: Context) -> list[Scores]:
         if not self.model:

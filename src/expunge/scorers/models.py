@@ -124,7 +124,7 @@ class Frozen:
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(passes=1.0, refresh=self.refresh)
+        return Preparation(reads=self._scorer.needs, refresh=self.refresh)
 
     def prepare(self, context: Context) -> list[Scores]:
         scorer = self._scorer
