@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from expunge.evals.diagnose import Sign
     from expunge.evals.verdict import Verdict
     from expunge.identifiers import Summary
+    from expunge.ledger.chain import Entry
     from expunge.plan import Plan, Stage
     from expunge.reproduce import Reproduction
 
@@ -292,6 +293,22 @@ def reproduction(found: Reproduction) -> Iterable[Text | Table]:
                 out.add_row(escape(f"{one.model} {one.what}".strip()), *map(escape, cells))
             yield out
     yield Text(f"Second run: {found.folder}")
+
+
+def ledger(entries: Sequence[Entry]) -> Table:
+    """A row an entry: request, what was removed, model before and after, verdict, and the requests tested again."""
+    out = table("", "request", "removed", "model", "verdict", "tested again")
+    for entry in entries[entries[0].kind == "ledger" :]:
+        body = entry.body
+        told = ["(a model tested)", "", str(body.get("model")), ""]
+        if entry.kind == "request":
+            marks = body["records"]
+            removed = f"{len(marks)} records, {sum(mark['spans'] for mark in marks)} spans"
+            weights = f"{body['before']['weights']}\n{body['after']['weights']}"
+            told = [body["request"], removed, weights, body["verdict"]["outcome"]]
+        again = "\n".join(f"{one['request']} {one['outcome']}" for one in body["retests"])
+        out.add_row(*map(escape, (f"{entry.number}\n{entry.time[:10]}", *told, again)))
+    return out
 
 
 def error(message: str, console: Console) -> None:
