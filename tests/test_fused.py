@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from expunge import fused
+from expunge import fused, rowwise
 from expunge.core import Needs, VocabMap
 from expunge.fused import Head, ReferenceRows, Rows, naive_token_stats, token_stats
 from expunge.objectives.soft import NearTop, ToOthers
@@ -71,26 +73,92 @@ def detached(rows: Rows) -> list[Tensor]:
     return [rows.top1.double(), rows.second_moment, *rows.entropy.values()]
 
 
-def gradients(stats: Stats, kind: str) -> tuple[Rows, list[Tensor]]:
-    """All statistics, and the gradients of a sum of them with random coefficients."""
+def gradients(stats: Stats, kind: str, needs: Needs = NEEDS, head_trains: bool = True) -> tuple[Rows, list[Tensor]]:
+    """All statistics, and the gradients of a sum of them with random coefficients; one in three rows has none."""
     hidden, head, targets, other = inputs(kind)
-    rows = stats(hidden, head, targets, NEEDS, other)
+    if not head_trains:
+        bias = None if head.bias is None else head.bias.detach()
+        head = dataclasses.replace(head, weight=head.weight.detach(), bias=bias)
+    rows = stats(hidden, head, targets, needs, other)
     g = torch.Generator().manual_seed(6)
-    total = sum((torch.randn(N, generator=g, dtype=torch.float64) * x).sum() for x in differentiable(rows))
-    leaves = [hidden, head.weight, *([] if head.bias is None else [head.bias])]
+    read = torch.arange(N) % 3 > 0
+    total = sum((torch.randn(N, generator=g, dtype=torch.float64) * read * x).sum() for x in differentiable(rows))
+    leaves = [x for x in (hidden, head.weight, head.bias) if x is not None and x.requires_grad]
     return rows, list(torch.autograd.grad(total, leaves))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("head_trains", [True, False], ids=["trained", "frozen"])
+@pytest.mark.parametrize("maps", [True, False], ids=["maps", "no maps"])
+@pytest.mark.parametrize("chunk", [64 * V, 2**24], ids=["three chunks", "one chunk"])
 @heads
-def test_the_chunked_head_is_its_naive_twin(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "CHUNK_LOGITS", 1)  # chunks of 64, 64 and 22 rows
-    found, expected = gradients(token_stats, kind), gradients(naive_token_stats, kind)
+def test_the_chunked_head_is_its_naive_twin(
+    kind: str, chunk: int, maps: bool, head_trains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On each way to the gradient: kept, made in forward, made anew; blocks of a few rows in each of them."""
+    monkeypatch.setattr(fused, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(rowwise, "_CPU_BLOCK", 7 * V)
+    needs = NEEDS if maps else dataclasses.replace(NEEDS, vocab=frozenset())
+    found, expected = (gradients(stats, kind, needs, head_trains) for stats in (token_stats, naive_token_stats))
     for a, b in zip(
         differentiable(found[0]) + detached(found[0]), differentiable(expected[0]) + detached(expected[0]), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     for a, b in zip(found[1], expected[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def counted() -> FlopCounterMode:
+    """A counter of what products of matrices cost, in place ones too."""
+
+    def added(total: Any, left: Any, right: Any, out_shape: Any = None, **_: Any) -> int:
+        return 2 * int(left[0]) * int(left[1]) * int(right[1])
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: added})
+
+
+PLAIN, MAPPED = Needs(entropy=frozenset({1.0, 2.0})), Needs(vocab=frozenset({Spread()}))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "needs", "head_trains", "products"),
+    [(1, PLAIN, True, 3), (1, MAPPED, True, 3), (1, PLAIN, False, 2), (3, PLAIN, False, 2), (1, MAPPED, False, 2),
+     (3, PLAIN, True, 4), (3, MAPPED, True, 4), (3, MAPPED, False, 3)],
+)  # fmt: skip
+def test_products_that_each_way_to_the_gradient_takes(
+    chunks: int, needs: Needs, head_trains: bool, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In N x V x D multiply-adds, of which a trained head cannot do with less than 3."""
+    monkeypatch.setattr(fused, "CHUNK_LOGITS", 64 * V if chunks > 1 else 2**24)
+    hidden, head, targets, _ = inputs("plain")
+    used = Head(head.weight if head_trains else head.weight.detach())
+    with counted() as counter:
+        rows = token_stats(hidden, used, targets, needs)
+        (rows.logp.sum() + sum(value.sum() for value in rows.vocab.values())).backward()
+    assert counter.get_total_flops() == products * 2 * N * D * V
+
+
+@pytest.mark.parametrize("chunk", [64 * V, 2**24], ids=["three chunks", "one chunk"])
+def test_tokens_that_no_gradient_reaches_cost_no_product_in_the_backward_pass(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK_LOGITS", chunk)
+    hidden, head, targets, _ = inputs("plain")
+    rows = token_stats(hidden, head, targets, Needs())
+    with counted() as counter:
+        rows.logp[:10].sum().backward(retain_graph=True)
+    assert counter.get_total_flops() == (2 if chunk > N * V else 3) * 2 * 10 * D * V
+    with counted() as counter:
+        rows.label_logit.sum().backward()  # a row of the weights a token
+    assert counter.get_total_flops() == 0
+
+
+def test_of_equal_logits_the_first_is_the_highest() -> None:
+    """As arg max says; and the entropy of a model that is sure of another token than the label keeps its digits."""
+    z = torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0], [2.0, 1.0, 0.0], [0.0, 16.0, 1.0]])
+    rows = token_stats(z, Head(torch.eye(3)), torch.tensor([1, 2, 0, 0]), NEEDS_PLAIN)
+    assert rows.top1.tolist() == [True, False, True, False]
+    logp = z[3].double().log_softmax(-1)
+    assert float(rows.entropy[1.0][3]) == pytest.approx(float(-(logp.exp() * logp).sum()), rel=1e-5)
 
 
 @heads
@@ -161,19 +229,26 @@ def test_only_what_trains_gets_a_gradient() -> None:
         assert not token_stats(hidden, head, targets, NEEDS, other).logp.requires_grad
 
 
-def test_no_more_than_a_chunk_of_logits_is_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
+class Largest(TorchDispatchMode):
+    """Notes the greatest number of elements of any tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [x for x in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(x, Tensor)]
+        self.elements = max([self.elements, *(x.untyped_storage().nbytes() // x.element_size() for x in made)])
+        return out
+
+
+@pytest.mark.parametrize("stats", [token_stats, naive_token_stats])
+def test_no_more_than_a_chunk_of_logits_is_ever_held(stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "CHUNK_LOGITS", 64 * V)
-    largest = [0]
-    plain = Head.logits
-
-    def watched(self: Head, hidden: Tensor) -> Tensor:
-        largest[0] = max(largest[0], len(hidden))
-        return plain(self, hidden)
-
-    monkeypatch.setattr(Head, "logits", watched)
-    hidden, head, targets, other = inputs("plain")
-    token_stats(hidden, head, targets, NEEDS, other).logp.sum().backward()
-    assert largest[0] == 64
+    hidden, head, targets, other = inputs("softcap")
+    with Largest() as found:
+        rows = stats(hidden, head, targets, NEEDS, other)
+        sum(x.sum() for x in differentiable(rows)).backward()  # type: ignore[union-attr]
+    assert found.elements == (64 if stats is token_stats else N) * V
 
 
 # Confident tokens: unlearning starts on memorised text, where naive arithmetic loses 1 - p, and with it the gradient.

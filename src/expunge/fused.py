@@ -1,22 +1,26 @@
-"""Per-token statistics of the vocabulary head, computed in chunks; the only place that ever holds rows of logits.
+"""Per-token statistics of the vocabulary head, computed in chunks; the only place that ever makes rows of logits.
 
-N scored tokens, D width, V vocabulary. `token_stats` never holds more than one chunk of logits and recomputes it in
-the backward pass; `naive_token_stats` is its twin with whole logits and plain autograd.
+N scored tokens, D width, V vocabulary. `token_stats` never holds more than one chunk of logits: see `_ChunkedHead` for
+its ways to the gradient, and `rowwise` for what is done in a row. `naive_token_stats` is its twin with whole logits and
+plain autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from expunge import rowwise
 from expunge.core import At, Needs, TokenStats, VocabMap, scatter
+from expunge.rowwise import Asked
 
-CHUNK_LOGITS = 2**24
+CHUNK_LOGITS, CUDA_CHUNK_LOGITS = 2**25, 2**28
+"""Logits held at once: 128 MB of float32 on a CPU, half a gigabyte of bfloat16 on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, V) logits in float32 (float64 for float64 input), as the model itself would return them."""
+        return rowwise.logits_of(self.products(hidden), self.asked())
+
+    def products(self, hidden: Tensor) -> Tensor:
+        """(n, V) raw logits h W^T + b, in the type of `hidden`."""
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        z = F.linear(hidden, self.weight.to(hidden.dtype), bias)
-        z = z if z.dtype == torch.float64 else z.float()
-        if self.scale != 1.0:
-            z = z * self.scale
-        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
+        return F.linear(hidden, self.weight.to(hidden.dtype), bias)
+
+    def asked(self, temperatures: tuple[float, ...] = (), second_moment: bool = False) -> Asked:
+        """What to say of rows of this head's raw logits."""
+        return Asked(temperatures, second_moment, self.scale, self.softcap)
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,11 @@ def token_stats(
 ) -> Rows:
     """The statistics of `targets` (N,) given `hidden` (N, D), in chunks of at most `CHUNK_LOGITS` logits.
 
-    Naive equivalent: `naive_token_stats`. Backward recomputes each chunk of logits, so memory does not grow with N*V.
+    Naive equivalent: `naive_token_stats`. What the backward pass needs of the logits is kept if it is one chunk, and
+    made anew if it is more, so memory does not grow with N*V.
     """
     maps, temperatures = _ordered(needs)
-    plan = _Plan(head, targets, maps, temperatures, needs.second_moment, reference)
+    plan = _Plan(head, targets, maps, head.asked(temperatures, needs.second_moment), reference)
     flat = cast(tuple[Tensor, ...], _ChunkedHead.apply(hidden, head.weight, head.bias, plan))  # type: ignore[no-untyped-call]
     return _named(flat, maps, temperatures, needs.second_moment)
 
@@ -81,7 +90,7 @@ def naive_token_stats(
     reference_logits = None if reference is None else reference.head.logits(reference.hidden).detach()
     logp = -F.cross_entropy(logits, targets, reduction="none")
     label_logit = logits.gather(1, targets[:, None])[:, 0]
-    detached = _detached(logits.detach(), targets, temperatures, needs.second_moment)
+    detached = _naive_detached(logits.detach(), targets, temperatures, needs.second_moment)
     mapped = [m(logits, reference_logits if m.reads_reference else None, targets) for m in maps]
     flat = (logp, label_logit, logits.logsumexp(-1), *mapped, *detached)
     return _named(flat, maps, temperatures, needs.second_moment)
@@ -123,132 +132,215 @@ class _Plan:
     head: Head
     targets: Tensor
     maps: tuple[VocabMap, ...]
-    temperatures: tuple[float, ...]
-    second_moment: bool
+    asked: Asked
     reference: ReferenceRows | None
 
-    def chunks(self) -> Iterator[slice]:
-        n, vocabulary = len(self.targets), self.head.weight.shape[0]
-        size = max(64, CHUNK_LOGITS // vocabulary)
-        return (slice(start, min(n, start + size)) for start in range(0, n, size))
+    @property
+    def size(self) -> int:
+        """Rows of a chunk."""
+        weight = self.head.weight
+        return max(64, (CHUNK_LOGITS if weight.device.type == "cpu" else CUDA_CHUNK_LOGITS) // weight.shape[0])
 
-    def reference_logits(self, rows: slice) -> Tensor | None:
+    def fits(self, n: int) -> bool:
+        """True if `n` rows, and beside them those in which the gradient of a map is made, are at most one chunk."""
+        return n * (2 if self.maps else 1) <= self.size
+
+    def reference_rows(self, rows: Tensor | slice) -> Tensor | None:
+        """The reference's raw logits of these rows, if a map reads them."""
         if self.reference is None or not any(m.reads_reference for m in self.maps):
             return None
-        return self.reference.head.logits(self.reference.hidden[rows]).detach()
+        return self.reference.head.products(self.reference.hidden[rows]).detach()
+
+    def mapped(self, maps: Sequence[VocabMap], z: Tensor, reference: Tensor | None, targets: Tensor) -> list[Tensor]:
+        """The maps' values of a few rows of logits; `reference` holds raw logits of the same rows."""
+        other = None
+        if self.reference is not None and reference is not None:
+            other = rowwise.logits_of(reference, self.reference.head.asked())
+        return [m(z, other if m.reads_reference else None, targets) for m in maps]
 
 
 class _ChunkedHead(torch.autograd.Function):
-    """Outputs (logp, label_logit, lse, *maps, *detached statistics), each (N,)."""
+    """Outputs (logp, label_logit, lse, *maps, *detached statistics), each (N,).
+
+    Three ways to the gradient, each for any loss of these numbers. Logits that fit one chunk are kept for the backward
+    pass, as d(-logp)/d(raw) where no map reads them. With a frozen head and no maps the product of that and the head's
+    weights, (N, D), is made at once, chunk by chunk. Else chunks are computed anew. Products of N x V x D, forward and
+    backward: 3, 2 and 4; with a frozen head kept or anew 2 and 3.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan) -> tuple[Tensor, ...]:
+        trains, head_trains = any(ctx.needs_input_grad[:3]), any(ctx.needs_input_grad[1:3])
+        projects = trains and not head_trains and not plan.maps
+        keeps = trains and not projects and plan.fits(len(hidden))
+        head = replace(plan.head, weight=weight.to(hidden.dtype))
+        kept: list[Tensor] = []
         columns: list[list[Tensor]] = []
-        for rows in plan.chunks():
-            targets = plan.targets[rows]
-            logits = plan.head.logits(hidden[rows])
-            reference = plan.reference_logits(rows)
-            mapped = [m(logits, reference if m.reads_reference else None, targets) for m in plan.maps]
-            label_logit = logits.gather(1, targets[:, None])[:, 0]
-            detached = _detached(logits, targets, plan.temperatures, plan.second_moment)
-            logp, lse = _label_logp(logits, targets)
-            columns.append([logp, label_logit, lse, *mapped, *detached])
-        n_detached = 1 + plan.second_moment + len(plan.temperatures)
+        for rows in _slices(len(hidden), plan.size):
+            raw, reference, targets = head.products(hidden[rows]), plan.reference_rows(rows), plan.targets[rows]
+            mapped = _mapped(plan, raw, reference, targets)
+            found = rowwise.statistics(raw, targets, plan.asked, gradient=projects or (keeps and not plan.maps))
+            columns.append([*found[:3], *mapped, *found[3:]])
+            if projects:
+                kept.append(raw @ head.weight)
+            elif keeps:
+                kept = [raw] if reference is None else [raw, reference]
+        n_detached = 1 + plan.asked.second_moment + len(plan.asked.temperatures)
         if columns:
             out = tuple(torch.cat(parts) for parts in zip(*columns, strict=True))
         else:
             out = tuple(hidden.new_zeros(0) for _ in range(3 + len(plan.maps) + n_detached))
         ctx.mark_non_differentiable(*out[-n_detached:])
-        ctx.plan = plan
-        ctx.save_for_backward(hidden, weight, bias, out[0])
+        ctx.plan, ctx.projects = plan, projects
+        ctx.save_for_backward(hidden, weight, bias, *out[:3], *([torch.cat(kept)] if projects and kept else kept))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, logp = ctx.saved_tensors
+        hidden, weight, bias, logp, label_logit, lse, *kept = ctx.saved_tensors
         plan: _Plan = ctx.plan
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        accumulate = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        d_hidden = torch.empty_like(hidden) if wants_hidden else None
-        d_weight = torch.zeros_like(weight, dtype=accumulate) if wants_weight else None
-        d_bias = torch.zeros_like(bias, dtype=accumulate) if wants_bias else None
-        for rows in plan.chunks():
-            dz = _logit_gradient(plan, hidden[rows], logp[rows], [g[rows] for g in grads[: 3 + len(plan.maps)]], rows)
-            dz = dz.to(hidden.dtype)
-            if d_hidden is not None:
-                d_hidden[rows] = dz @ weight.to(hidden.dtype)
-            if d_weight is not None:
-                d_weight += dz.T @ hidden[rows]
-            if d_bias is not None:
-                d_bias += dz.sum(0)
-        return (
-            d_hidden,
-            None if d_weight is None else d_weight.to(weight.dtype),
-            None if d_bias is None else d_bias.to(bias.dtype),
-            None,
+        g_logp, g_label, g_lse, *g_maps = (g.to(logp.dtype) for g in grads[: 3 + len(plan.maps)])
+        read = [(m, g) for m, g in zip(plan.maps, g_maps, strict=True) if bool(g.any())]  # scores are read without it
+        # d loss / d raw = lead * d(-logp)/d(raw), and `own` more at the label
+        lead = g_lse - g_logp
+        own = (g_label + g_lse) * rowwise.label_slope(label_logit, plan.asked)
+        sums = _Gradients.zero(hidden, weight, bias, ctx.needs_input_grad)
+        if ctx.projects:
+            if kept and sums.hidden is not None:
+                sums.hidden += lead[:, None] * kept[0]
+        else:
+            for rows in torch.split(_reached(lead, [g for _, g in read]), plan.size):
+                raw, reference = _again(plan, kept, hidden, rows)
+                if not kept or plan.maps:
+                    _differentiate(plan, raw, reference, read, rows, logp, lse, lead)
+                sums.add(rows, raw, hidden, weight, torch.ones_like(lead) if read else lead)
+        if bool(own.any()):
+            sums.add_label(plan.targets, hidden, weight, own)
+        return *sums.of(hidden, weight, bias), None
+
+
+@dataclass
+class _Gradients:
+    """What has been summed so far, in float32 (float64 for float64); None for what needs none."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def zero(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]) -> _Gradients:
+        inputs = zip((hidden, weight, bias), wanted, strict=False)
+        made = [torch.zeros_like(x, dtype=rowwise.working_type(x)) if x is not None and w else None for x, w in inputs]
+        return cls(*made)
+
+    def add(self, rows: Tensor, raw: Tensor, hidden: Tensor, weight: Tensor, lead: Tensor) -> None:
+        """The products of `raw` (n, V), d(loss)/d(raw) but for the factor `lead` of each row."""
+        factor = lead[rows, None]
+        if self.hidden is not None:
+            self.hidden[rows] = factor * (raw @ weight.to(raw.dtype))
+        if self.weight is not None:
+            _add_product(self.weight, raw, (factor * hidden[rows]).to(raw.dtype))
+        if self.bias is not None:
+            self.bias += raw.T.to(factor.dtype) @ lead[rows]
+
+    def add_label(self, targets: Tensor, hidden: Tensor, weight: Tensor, own: Tensor) -> None:
+        """What reaches the label's own logit alone: a row of the weights each, and no product."""
+        if self.hidden is not None:
+            self.hidden += own[:, None] * weight[targets]
+        if self.weight is not None:
+            self.weight.index_add_(0, targets, (own[:, None] * hidden).to(self.weight.dtype))
+        if self.bias is not None:
+            self.bias.index_add_(0, targets, own.to(self.bias.dtype))
+
+    def of(self, *inputs: Tensor | None) -> list[Tensor | None]:
+        """The sums in the types of the inputs that they belong to."""
+        sums = zip((self.hidden, self.weight, self.bias), inputs, strict=True)
+        return [None if g is None or x is None else g.to(x.dtype) for g, x in sums]
+
+
+def _add_product(total: Tensor, raw: Tensor, scaled: Tensor) -> None:
+    """total (V, D) += raw^T scaled, summed in the type of `total`."""
+    if total.dtype == raw.dtype:
+        total.addmm_(raw.T, scaled)
+    elif raw.device.type == "cuda":
+        total += torch.mm(raw.T, scaled, out_dtype=total.dtype)
+    else:
+        total += raw.T @ scaled
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(n, start + size)) for start in range(0, n, size))
+
+
+def _mapped(plan: _Plan, raw: Tensor, reference: Tensor | None, targets: Tensor) -> list[Tensor]:
+    """Each map's values (n,) of a chunk, a few rows at a time."""
+    if not plan.maps:
+        return []
+    parts = [
+        plan.mapped(
+            plan.maps,
+            rowwise.logits_of(raw[rows], plan.asked),
+            None if reference is None else reference[rows],
+            targets[rows],
         )
+        for rows in rowwise.blocks(raw)
+    ]
+    return [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
-def _logit_gradient(plan: _Plan, hidden: Tensor, logp: Tensor, grads: list[Tensor], rows: slice) -> Tensor:
-    """d loss / d (h W^T + b) of one chunk, (n, V), from the gradients of logp, label logit, lse and the maps."""
-    head, targets = plan.head, plan.targets[rows]
-    z = head.logits(hidden)
-    g_logp, g_label, g_lse = (g.to(z.dtype) for g in grads[:3])
-    probability = torch.softmax(z, dim=-1)
-    # the label's own entry is w * (1 - p), which cancels for a memorised token unless it comes from log p
-    label_entry = g_logp * -torch.expm1(logp) + g_label + g_lse * torch.exp(logp)
-    dz = probability.mul_((g_lse - g_logp)[:, None])
-    dz.scatter_(1, targets[:, None], label_entry[:, None])
-    read = [(m, g) for m, g in zip(plan.maps, grads[3:], strict=True) if bool(g.any())]  # scores are read without it
-    if read:
-        dz += _map_gradient(plan, z, read, rows)
-    if head.softcap is not None:
-        dz *= 1 - (z / head.softcap) ** 2
-    return dz if head.scale == 1.0 else dz * head.scale
+def _reached(lead: Tensor, g_maps: Sequence[Tensor]) -> Tensor:
+    """The rows where a gradient reaches more logits than the label: tokens that were not selected cost no product."""
+    reached = lead != 0
+    for g in g_maps:
+        reached = reached | (g != 0)
+    return torch.nonzero(reached)[:, 0]
 
 
-def _map_gradient(plan: _Plan, z: Tensor, read: list[tuple[VocabMap, Tensor]], rows: slice) -> Tensor:
-    reference = plan.reference_logits(rows)
-    with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        outputs = [m(leaf, reference if m.reads_reference else None, plan.targets[rows]) for m, _ in read]
-    return torch.autograd.grad(outputs, leaf, [g.to(o.dtype) for (_, g), o in zip(read, outputs, strict=True)])[0]
+def _again(plan: _Plan, kept: Sequence[Tensor], hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What the forward pass kept of these rows, or their raw logits computed anew; and the reference's."""
+    if not kept:
+        return plan.head.products(hidden[rows]), plan.reference_rows(rows)
+    if len(rows) == len(hidden) and not plan.maps:
+        return kept[0], None
+    return kept[0][rows], kept[1][rows] if len(kept) > 1 else None
 
 
-def _label_logp(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p of the targets and log-sum-exp; log p is exact to rounding also where p is near 1."""
-    top = z.amax(-1)
-    label = z.gather(1, targets[:, None])[:, 0] - top
-    shifted = (z - top[:, None]).exp_()
-    own = shifted.gather(1, targets[:, None])[:, 0]
-    rest = shifted.scatter_(1, targets[:, None], 0.0).sum(-1)
-    log_sum = torch.log(rest + own)
-    confident = label > -20.0
-    logp = torch.where(confident, -torch.log1p(rest / torch.where(confident, own, 1.0)), label - log_sum)
-    return logp, top + log_sum
+def _differentiate(
+    plan: _Plan,
+    raw: Tensor,
+    reference: Tensor | None,
+    read: Sequence[tuple[VocabMap, Tensor]],
+    rows: Tensor,
+    logp: Tensor,
+    lse: Tensor,
+    lead: Tensor,
+) -> None:
+    """Turns raw logits into d(-logp)/d(raw), or, where maps are read, into d(loss)/d(raw) but for the label's own."""
+    targets = plan.targets[rows]
+    if not read:
+        return rowwise.surplus(raw, targets, lse[rows], logp[rows], plan.asked)
+    for part in rowwise.blocks(raw):
+        z = rowwise.logits_of(raw[part], plan.asked)
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            other = None if reference is None else reference[part]
+            outputs = plan.mapped([m for m, _ in read], leaf, other, targets[part])
+        seeds = [g[rows[part]].to(o.dtype) for (_, g), o in zip(read, outputs, strict=True)]
+        (found,) = torch.autograd.grad(outputs, leaf, seeds)
+        found.mul_(rowwise.slope(z, plan.asked))
+        rowwise.surplus(raw[part], targets[part], lse[rows[part]], logp[rows[part]], plan.asked)
+        raw[part] = raw[part] * lead[rows[part], None] + found
+    return None
 
 
-def _detached(z: Tensor, targets: Tensor, temperatures: tuple[float, ...], second_moment: bool) -> list[Tensor]:
-    """[top1 as 0/1, second moment if asked for, an entropy a temperature], each (n,), without gradient."""
-    top, arg = z.max(-1)
-    out = [(arg == targets).to(z.dtype)]
-    shifted = z - top[:, None]
+def _naive_detached(z: Tensor, targets: Tensor, temperatures: tuple[float, ...], second_moment: bool) -> list[Tensor]:
+    """[top1 as 0/1, second moment if asked for, an entropy a temperature], each (n,)."""
+    logp = torch.log_softmax(z, dim=-1)
+    out = [(z.argmax(-1) == targets).to(z.dtype)]
     if second_moment:
-        e, log_sum = _without_top(shifted, arg)
-        mass = torch.exp(log_sum)
-        first = (e * shifted).sum(-1)
-        out.append(((e * shifted**2).sum(-1) - 2 * log_sum * first) / mass + log_sum**2)
-    for temperature in temperatures:
-        scaled = shifted / temperature
-        e, log_sum = _without_top(scaled, arg)
-        out.append(log_sum - (e * scaled).sum(-1) / torch.exp(log_sum))
-    return out
-
-
-def _without_top(shifted: Tensor, arg: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(shifted) with the top entry (which is exp(0) = 1) set to 0, and the exact log of the whole sum."""
-    e = shifted.exp().scatter_(1, arg[:, None], 0.0)
-    return e, torch.log1p(e.sum(-1))
+        out.append((logp.exp() * logp.square()).sum(-1))
+    cooled = [torch.log_softmax(z / temperature, dim=-1) for temperature in temperatures]
+    return [*out, *(-(one.exp() * one).sum(-1) for one in cooled)]
 
 
 def _ordered(needs: Needs) -> tuple[tuple[VocabMap, ...], tuple[float, ...]]:
