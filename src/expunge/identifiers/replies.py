@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from expunge.errors import ExpungeError
+
 _LIST_KEYS = (
     "spans", "target_words", "phrases", "words", "targets", "unwanted", "unwanted_words", "entities", "items",
     "result", "results", "answer", "output",
@@ -21,7 +23,7 @@ _LONGEST, _TRIES = 50_000, 64
 """Characters of a reply, and brackets in it, that are looked at; beyond is no answer to this question."""
 
 
-class ReplyError(ValueError):
+class ReplyError(ExpungeError):
     """A reply holds no list of phrases; the message says what was found instead, without quoting it."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,5 +252,5 @@ def _told(outcome: Outcome, findings: Sequence[Finding], claim: str, confidence:
 
 
 def _worst(outcomes: Sequence[Outcome]) -> Outcome:
-    order: Mapping[Outcome, int] = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2}
-    return max(outcomes, key=order.__getitem__)
+    order: Sequence[Outcome] = ("PASS", "INCONCLUSIVE", "FAIL")
+    return max(outcomes, key=order.index)
