@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from expunge.errors import RunFolderError, unknown
 from expunge.evals import stats
 from expunge.evals.stats import FloatArray
 from expunge.report import collect, compare, naming
-from expunge.report.arms import ArmCell, ArmRow, ArmTable, Export
+from expunge.report.arms import ArmCell, ArmRow, ArmTable, Export, key
 from expunge.report.collect import Cell, Column, View
 
 LEVEL = 0.05
@@ -136,7 +136,7 @@ def arms_of(seen: Sequence[View]) -> list[Arm]:
     """The arms of runs, each method followed by its controls."""
     groups: dict[str, list[View]] = {}
     for view in seen:
-        groups.setdefault(_key(view, ("seed",)), []).append(view)
+        groups.setdefault(key(view, ("seed",)), []).append(view)
     families: dict[str, list[Arm]] = {}
     names: list[str] = []
     for views in groups.values():
@@ -145,7 +145,7 @@ def arms_of(seen: Sequence[View]) -> list[Arm]:
         names.append(name)
         control = str(((ordered[0].settings or {}).get("method") or {}).get("control", "none"))
         arm = Arm(name, tuple(v.own for v in ordered), tuple(_seed(v) for v in ordered), control)
-        families.setdefault(_key(ordered[0], ("seed", "control")), []).append(arm)
+        families.setdefault(key(ordered[0], ("seed", "control")), []).append(arm)
     out: list[Arm] = []
     for family in families.values():
         method = next((arm for arm in family if arm.control == "none"), None)
@@ -211,13 +211,17 @@ def as_csv(found: Comparison) -> str:
     return out.getvalue()
 
 
-def as_markdown(found: Comparison) -> str:
-    """The comparison as a Markdown table: value [interval], and `=` where the arm equals what it is compared with."""
+def as_markdown(found: Comparison, bold: Collection[str] = ()) -> str:
+    """The comparison as a Markdown table: value [interval], and `=` where the arm equals what it is compared with.
+
+    The names of the arms in `bold` stand out.
+    """
     head = ["", *(naming.metric(name).title for name in found.metrics)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in found.arms:
         cells = [in_words(found, arm, name).replace("|", "/") for name in found.metrics]
-        lines.append(f"| {arm.name} | " + " | ".join(cells) + " |")
+        name = f"**{arm.name}**" if arm.name in bold else arm.name
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", legend(found)]) + "\n"
 
 
@@ -335,18 +339,6 @@ def _baseline(arms: Sequence[Arm], name: str | None) -> Arm | None:
     if name not in found:
         raise RunFolderError(unknown("arm", name, found))
     return found[name]
-
-
-def _key(view: View, without: Sequence[str]) -> str:
-    """What the recipes of an arm (or, without `control`, of a method and its controls) have in common."""
-    settings = dict(view.settings or {"folder": str(view.folder.path)})
-    for name in ("name", "output_dir", "overwrite", "arms", "seeds", *without):
-        settings.pop(name, None)
-    if view.settings is not None:
-        hidden = {"paired_run", *({"control"} & set(without))}  # a paired run is another one under every seed
-        settings["method"] = {k: v for k, v in (settings.get("method") or {}).items() if k not in hidden}
-        settings |= {} if "control" in without else {"arm": view.manifest.get("name")}
-    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _seed(view: View) -> int:

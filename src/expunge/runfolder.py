@@ -9,6 +9,7 @@
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
     eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
                     LABEL is target, oracle, unlearned, or model for one that was only evaluated
+    attacks/NAME/   what an attack saw, record by record, and what it was;  attacks.json  what all attacks together say
     measured/       tables and sheet.json of a measurement, such as selectivity (kind measure)
     scores/         scores that were prepared before training, a table for each scorer and side
     checkpoints/  model/  report.html
@@ -49,8 +50,9 @@ MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT = (
 )  # fmt: skip
 GATE, VERDICT = "gate.yaml", "verdict.json"
 MEASURED = "measured"
+ATTACKS, ATTACKS_RESULT = "attacks", "attacks.json"
 SCORES = "scores"
-_FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES)
+_FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES, ATTACKS)
 _UNSEALED = {MANIFEST, REPORT}
 _PACKAGES = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "peft", "numpy", "scipy", "pyarrow",
@@ -397,7 +399,7 @@ def _clear(root: Path) -> None:
             folder.unlink()
         elif folder.is_dir():
             shutil.rmtree(folder)
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT, MANIFEST):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT, REPORT, MANIFEST):
         (root / name).unlink(missing_ok=True)
 
 
@@ -413,10 +415,10 @@ def _runs_inside(root: Path) -> list[Path]:
 
 def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     """The files whose hashes the manifest lists: those of the layout but the manifest, the report, checkpoints."""
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE):
+    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT):
         if (root / name).is_file():
             yield name, root / name
-    for folder in ("eval", MEASURED, "model", SCORES):
+    for folder in ("eval", ATTACKS, MEASURED, "model", SCORES):
         for file in sorted((root / folder).rglob("*")):
             if file.is_file() and not (file.name.startswith(".") and file.suffix == ".tmp"):
                 yield file.relative_to(root).as_posix(), file

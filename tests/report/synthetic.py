@@ -115,10 +115,31 @@ def demo(root: Path, records: int = 40, epochs: int = 8, names: Sequence[str] = 
     return folder
 
 
-def unlearning(path: Path, name: str, forget: Sequence[Fact], retain: Sequence[Fact], epochs: int) -> RunFolder:
+def study(root: Path, arms: int, seeds: int, records: int = 40, epochs: int = 8) -> RunFolder:
+    """A study's folder: arms that differ in their learning rate, each under several seeds."""
+    folder = demo(root, records, epochs, ())
+    forget, retain = facts("forget", records), facts("retain", records)
+    for arm in range(arms):
+        for seed in range(seeds):
+            unlearning(root / f"arm-{arm}-seed-{seed}", f"arm-{arm}", forget, retain, epochs, seed, 1e-5 * (1 + arm))
+    return folder
+
+
+def unlearning(
+    path: Path,
+    name: str,
+    forget: Sequence[Fact],
+    retain: Sequence[Fact],
+    epochs: int,
+    seed: int = 0,
+    rate: float = 2e-5,
+) -> RunFolder:
     """One run with log, token table and the evaluation of its result; target and oracle are named as neighbours."""
     preset = name if name in ("graddiff", "wga", "etw") else "etw"
-    settings = {"name": name, "output_dir": str(path), "method": {"preset": preset}, "train": {"learning_rate": 2e-5}}
+    settings = {
+        "name": name, "seed": seed, "output_dir": str(path), "method": {"preset": preset},
+        "train": {"learning_rate": rate},
+    }  # fmt: skip
     run = runfolder.create(path, "unlearn", recipes.load(settings))
     run.update(
         data={
@@ -130,7 +151,7 @@ def unlearning(path: Path, name: str, forget: Sequence[Fact], retain: Sequence[F
     )
     log(run, name, epochs)
     run.write_table(runfolder.TOKENS_TABLE, token_table(name, forget, epochs))
-    evaluation(run, "unlearned", name, forget, retain)
+    evaluation(run, "unlearned", f"{name}{seed or ''}", forget, retain)
     run.finish()
     return run
 

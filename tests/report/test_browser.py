@@ -61,7 +61,7 @@ def heat(tab: Page, row: int) -> list[float]:
 def test_it_loads_and_draws(report: Path, show: Open) -> None:
     tab = show(report)
     assert tab.title().startswith("graddiff, wga and etw")
-    assert tab.locator(".card").count() == 4
+    assert tab.locator(".card").count() == 5
     assert tab.locator(".chart svg path.line").count() == (8 + 2) * 3, "eight quantities of the log, two of the weights"
     assert tab.locator(".sentence").count() == 3
     box = tab.locator(".chart svg path.line").first.bounding_box()
@@ -176,6 +176,8 @@ PAIRS = (
     ("soft", "card"),
     ("soft", "wash"),
     ("alarm", "alarmwash"),
+    ("alarm", "wash"),
+    ("ink", "wash"),
     ("onhot", "hot"),
 )
 

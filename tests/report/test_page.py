@@ -225,6 +225,8 @@ def test_an_empty_run_and_a_running_one_make_a_page(tmp_path: Path) -> None:
     assert "does not say how many records were to be forgotten" in html
     assert "has not finished: it is still running, or was killed." in html
     assert html.count("Not measured in this run.") == 4
+    assert "Not tested: no attack was run." in html
+    assert "No verdict: no gate was written before the run." in html
 
 
 @pytest.mark.parametrize("file", DAMAGED)

@@ -59,7 +59,8 @@ class View:
     """One run as the report shows it. `absent` lists what its folder lacks, in words.
 
     `settings` is the whole recipe as a tree, `changed` what of it is not the default; both None if there is no recipe
-    that this version can read. `recipe_text` is the file as it stands.
+    that this version can read. `recipe_text` is the file as it stands. `verdict` and `attacks` are verdict.json and
+    attacks.json, empty where there is none.
     """
 
     name: str
@@ -73,6 +74,8 @@ class View:
     changed: Mapping[str, Any] | None
     recipe_text: str
     absent: tuple[str, ...]
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    attacks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -134,6 +137,11 @@ def number(value: object) -> float | None:
     return float(value)
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def cells(metrics: object, items: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Cell]:
     """The cells of a metrics.json, without entries that have no finite value. `items`: values by metric and record."""
     found: dict[str, Cell] = {}
@@ -178,6 +186,8 @@ def _view(folder: RunFolder, name: str) -> View:
         changed=None if recipe is None else recipe.model_dump(mode="json", exclude_defaults=True),
         recipe_text=recipe_text,
         absent=tuple(absent),
+        verdict=_tree(folder, runfolder.VERDICT),
+        attacks=_tree(folder, runfolder.ATTACKS_RESULT),
     )
 
 
@@ -191,6 +201,13 @@ def _recipe(folder: RunFolder, absent: list[str]) -> tuple[recipes.Recipe | None
     except ExpungeError as error:
         absent.append(f"settings that this version of expunge can read ({' '.join(str(error).split())[:200]})")
         return None, text
+
+
+def _tree(folder: RunFolder, file: str) -> Mapping[str, Any]:
+    try:
+        return mapping(folder.read_json(file)) if folder.has(file) else {}
+    except RunFolderError:
+        return {}
 
 
 def _own(folder: RunFolder, name: str, absent: list[str]) -> Column:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from expunge.report import charts
 from expunge.report.charts import Chart, Series
-from expunge.report.collect import View, number
+from expunge.report.collect import View, mapping, number
 
 _CURVES = (
     ("loss", "Loss", "what is minimised: the sum of the terms"),
@@ -28,7 +28,7 @@ _COUNTS = (
 def draw(seen: Sequence[View]) -> list[Chart]:
     """A chart for each logged quantity that any run has: loss, its terms, gradient norm and so on."""
     wanted = [(key, title, note, (key,)) for key, title, note in _CURVES]
-    terms = list(dict.fromkeys(name for view in seen for line in view.log for name in _mapping(line.get("terms"))))
+    terms = list(dict.fromkeys(name for view in seen for line in view.log for name in mapping(line.get("terms"))))
     found = [(f"terms.{name}", f"Term: {name}", "before its factor", ("terms", name)) for name in terms[:12]]
     by_epoch = all(number(line.get("epoch")) is not None for view in seen for line in view.log)
     drawn = []
@@ -49,9 +49,7 @@ def missing(drawn: Sequence[Chart]) -> list[str]:
 
 def drift_by_layer(seen: Sequence[View]) -> list[tuple[str, list[float | None]]]:
     """(layer, how far each run moved it) from the last log line that says so; empty if none does."""
-    last = [
-        next((d for line in reversed(view.log) if (d := _mapping(line.get("drift_by_layer")))), {}) for view in seen
-    ]
+    last = [next((d for line in reversed(view.log) if (d := mapping(line.get("drift_by_layer")))), {}) for view in seen]
     layers = list(dict.fromkeys(name for run in last for name in run))
     return [(str(name), [number(run.get(name)) for run in last]) for name in layers[:200]]
 
@@ -93,11 +91,7 @@ def _series(view: View, place: int, path: Sequence[str], by_epoch: bool) -> Seri
         at = number(line.get("epoch")) if by_epoch else number(line.get("step"))
         value: Any = line
         for key in path:
-            value = _mapping(value).get(key)
+            value = mapping(value).get(key)
         x.append(float(i) if at is None else at)
         y.append(number(value))
     return Series(view.name, place, x, y)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

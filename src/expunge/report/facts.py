@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from expunge.report import curves, words
-from expunge.report.collect import Column, View
+from expunge.report.collect import Column, View, mapping
 
 _ABSOLUTE = re.compile(r"(?:(?<=[\s'\"(=])|^)(?:[A-Za-z]:|~)?[\\/](?:[^\\/\s'\"]+[\\/])+", re.MULTILINE)
 _MAX_RECIPE = 40_000
@@ -82,6 +82,8 @@ def _redacted(view: View, name: str, clean: Callable[[Any], Any]) -> View:
         changed=clean(view.changed),
         recipe_text=_yaml(settings) if settings else "",
         absent=tuple(clean(view.absent)),
+        verdict=clean(view.verdict),
+        attacks=clean(view.attacks),
     )
 
 
@@ -108,22 +110,22 @@ def _recipe(view: View) -> dict[str, str]:
 
 def _facts(view: View, redact: bool) -> dict[str, str]:
     manifest = view.manifest
-    where = _mapping(manifest.get("environment"))
+    where = mapping(manifest.get("environment"))
     found: dict[str, object] = {
         "run folder": None if redact else view.folder.path,
         "status": manifest.get("status"),
         "started": str(manifest.get("created") or "").replace("T", " ").replace("+00:00", " UTC"),
         "took": _elapsed(manifest),
         **curves.effort(view),
-        "model": _mapping(manifest.get("model")).get("name"),
-        "model hash": _mapping(manifest.get("model")).get("hash"),
+        "model": mapping(manifest.get("model")).get("name"),
+        "model hash": mapping(manifest.get("model")).get("hash"),
     }
-    for split, entry in _mapping(manifest.get("data")).items():
-        count, digest = _mapping(entry).get("count"), _mapping(entry).get("hash")
+    for split, entry in mapping(manifest.get("data")).items():
+        count, digest = mapping(entry).get("count"), mapping(entry).get("hash")
         found[f"{split} set"] = f"{count} records" + (f", {digest}" if digest else "")
     found |= {"recipe hash": manifest.get("recipe_hash"), "seed": manifest.get("seed")}
     found |= {key: where.get(key) for key in ("expunge", "python", "platform", "processors")}
-    found |= _mapping(where.get("packages"))
+    found |= mapping(where.get("packages"))
     return {key: words.visible(str(value), 300) for key, value in found.items() if value not in (None, "")}
 
 
@@ -152,7 +154,3 @@ def _value(value: object) -> str:
 
 def _yaml(tree: object) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10_000)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -13,6 +13,7 @@ from expunge import runfolder
 from expunge.errors import RunFolderError, unknown
 from expunge.report import (
     answers,
+    arms,
     collect,
     compare,
     curves,
@@ -73,26 +74,31 @@ def context(
     if strangers := [name for name in chosen if name not in names]:
         raise RunFolderError(unknown("run", strangers[0], names))
     places = [place for place, name in enumerate(names) if name in chosen]
-    models = collect.columns(seen)
     if redact:
-        guard = _guard(seen, models)
-        seen, models = facts.redacted(seen, models, guard)
+        guard = _guard(seen, collect.columns(seen))
+        seen, _ = facts.redacted(seen, [], guard)
         sheets = facts.cleaner(guard)(sheets)
     compared = comparing(seen) if comparing is not None and len(seen) > 1 else None
+    wanted = [seen[place].name for place in places]
+    folded, which = arms.drawn(seen, wanted)
+    drawn = [view for arm in folded for view in arm.runs] or seen
     return {
-        **_context(seen, models, redact, [seen[place].name for place in places]),
+        **_context(seen, drawn, redact, wanted),
+        "arms": folded,
+        "which": which,
         "compared": compared,
         "studies": [(sheet, measured.drawn(sheet)) for sheet in sheets],
     }
 
 
-def _context(seen: Sequence[View], models: Sequence[Column], redact: bool, chosen: Sequence[str]) -> dict[str, Any]:
+def _context(seen: Sequence[View], drawn: Sequence[View], redact: bool, chosen: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of the runs in `drawn`, one by one, and of all in `seen` where these count."""
+    models = collect.columns(drawn)
     styles = _styles(models)
     css, js = shell.asset("page.css"), shell.asset("page.js")
-    tokens = tokenview.pack(seen, [model for model in models if model.role != "run"], redact)
-    charts, drifts, weights, swept = curves.draw(seen), drift.draw(seen), figures.weights(seen), figures.sweeps(seen)
-    every = [*charts, *drifts, *weights, *swept]
-    data = {"tokens": tokens, "charts": {chart.key: chart.data for chart in every}}
+    tokens = tokenview.pack(drawn, [model for model in models if model.role != "run"], redact)
+    charts, drifts, weights, swept = curves.draw(drawn), drift.draw(drawn), figures.weights(drawn), figures.sweeps(seen)
+    data = {"tokens": tokens, "charts": {c.key: c.data for c in (*charts, *drifts, *weights, *swept)}}
     found = {} if redact else answers.collect(models, styles)
     return {
         "policy": shell.policy(css, js),
@@ -102,7 +108,7 @@ def _context(seen: Sequence[View], models: Sequence[Column], redact: bool, chose
         "version": importlib.metadata.version("expunge"),
         "redact": redact,
         "sections": _SECTIONS,
-        "runs": seen,
+        "runs": drawn,
         "models": models,
         "styles": styles,
         "shown": compare.shown,
@@ -117,10 +123,10 @@ def _context(seen: Sequence[View], models: Sequence[Column], redact: bool, chose
         "colours": SERIES_COLOURS,
         "relations": drift.relations(seen),
         "curves_missing": curves.missing(charts),
-        "layers": curves.drift_by_layer(seen),
+        "layers": curves.drift_by_layer(drawn),
         "answers": found,
-        **summary.context(seen, models, styles, chosen),
-        **facts.context(seen, redact),
+        **summary.context(seen, drawn, models, styles, chosen),
+        **facts.context(drawn, redact),
     }
 
 

@@ -9,38 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from expunge.report import charts, compare, naming
-from expunge.report.charts import Mark
-from expunge.report.collect import Cell, Column, View, number
-from expunge.report.compare import Difference
+from expunge.report import cards, charts, compare, naming, robust, verdicts, words
+from expunge.report.collect import Cell, Column, View, mapping, number
 from expunge.report.naming import Metric
 
 _ARROWS = {"better": "↑", "worse": "↓"}
-_MANY = 4
-"""More runs than these are counted, not listed."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model in a card: its value drawn and said."""
-
-    name: str
-    css: str
-    cell: Cell
-    svg: Markup
-    as_oracle: bool = False
-
-
-@dataclass(frozen=True)
-class Card:
-    """One question of the first screen, with `answer` in words; without rows if nothing was measured."""
-
-    question: str
-    asks: str
-    metric: Metric | None = None
-    rows: tuple[Row, ...] = ()
-    answer: str = ""
-    decimals: int = 3
 
 
 @dataclass(frozen=True)
@@ -73,18 +46,26 @@ class Group:
 
 
 def context(
-    seen: Sequence[View], models: Sequence[Column], styles: Mapping[str, str], chosen: Collection[str] = ()
+    seen: Sequence[View],
+    drawn: Sequence[View],
+    models: Sequence[Column],
+    styles: Mapping[str, str],
+    chosen: Collection[str] = (),
 ) -> dict[str, Any]:
-    """What the template needs for headline, cards, trade-off (runs in `chosen` stand out) and table."""
+    """What the template needs for headline, verdict, cards, trade-off (runs in `chosen` stand out) and table.
+
+    `seen` are all runs of the page, `drawn` those that are shown one by one; `models` are these with target and oracle.
+    """
     base = compare.baseline(models)
     return {
-        "title": f"{len(seen)} runs compared" if len(seen) > _MANY else _joined([view.name for view in seen]),
+        "title": _title(seen),
         "kicker": _kicker(seen),
         "lede": lede(seen),
         "hashes": _hashes(seen),
         "alarms": [*_alarms(seen), *_voided(models)],
-        "cards": [card(*headline, models, styles) for headline in naming.HEADLINES],
-        "cards_note": _cards_note(models),
+        "cards": cards.draw(drawn, models, styles),
+        "cards_note": cards.note(models),
+        "verdicts": verdicts.collect(drawn, seen),
         "chosen": chosen,
         "tradeoff": _tradeoff(models, styles, chosen),
         "table": table(models, base),
@@ -115,13 +96,13 @@ def lede(seen: Sequence[View]) -> str:
         parts.append(f"{counts['retain']:,} to keep")
     if counts["holdout"]:
         parts.append(f"{counts['holdout']:,} never shown, to test for traces")
-    text = _joined(parts) + "." if parts else "The run folder does not say how many records were to be forgotten."
+    text = words.joined(parts) + "." if parts else "The run folder does not say how many records were to be forgotten."
     methods = list(dict.fromkeys(view.method for view in seen if view.method))
     if len(seen) == 1 and methods:
         text += f" Method: {methods[0]}."
     elif len(methods) > 1:
-        text += f" Methods: {_joined(methods)}." if len(methods) <= _MANY else f" {len(methods)} methods."
-    model = _mapping(first.manifest.get("model")).get("name")
+        text += f" Methods: {words.joined(methods)}." if len(methods) <= robust.MANY else f" {len(methods)} methods."
+    model = mapping(first.manifest.get("model")).get("name")
     return f"{text} Model: {_short(str(model))}." if model else text
 
 
@@ -131,32 +112,6 @@ def _short(model: str) -> str:
     if not folder.is_absolute():
         return model
     return folder.parent.name if folder.name == "model" else folder.name
-
-
-def card(
-    question: str, asks: str, candidates: Sequence[str], models: Sequence[Column], styles: Mapping[str, str]
-) -> Card:
-    """One of the four questions, answered by the first of the candidate metrics that was measured."""
-    metric = compare.headline(models, candidates)
-    if metric is None:
-        return Card(question, asks)
-    there = [model for model in models if metric.name in model.cells]
-    marks = [_mark(model, metric.name, styles) for model in there]
-    oracle = next((mark for model, mark in zip(there, marks, strict=True) if model.role == "oracle"), None)
-    aim = next((model for model in models if model.role == "oracle"), None)
-    domain = charts.strip_domain(marks)
-    gaps = {model.name: compare.difference(metric.name, model, aim) for model in there if aim and model.role == "run"}
-    rows = tuple(
-        Row(
-            model.name,
-            mark.css,
-            model.cells[metric.name],
-            charts.strip(mark, domain, oracle),
-            _close(gaps.get(model.name)),
-        )
-        for model, mark in zip(there, marks, strict=True)
-    )
-    return Card(question, asks, metric, rows, _answer(gaps), compare.decimals(metric.name, there))
 
 
 def table(models: Sequence[Column], base: Column | None) -> list[Group]:
@@ -183,44 +138,7 @@ def _entry(name: str, model: Column, base: Column | None, oracle: Column | None)
     if gap is not None and base is not None:
         low, value, high = (compare.shown(number, compare.decimals(name, [model, base])) for number in gap.triple)
         title = f"minus {base.name}: {value} [{low}, {high}], {gap.how}"
-    return Entry(cell, _close(gap), _close(to_oracle), title)
-
-
-def _close(gap: Difference | None) -> bool:
-    return gap is not None and not gap.distinguishable
-
-
-def _answer(gaps: Mapping[str, Difference | None]) -> str:
-    """'etw: like the oracle. wga: below the oracle.'; no name if there is one run; '' without an oracle."""
-    where: dict[str, list[str]] = {"like the oracle": [], "above the oracle": [], "below the oracle": []}
-    for name, gap in gaps.items():
-        if gap is not None:
-            side = "above the oracle" if gap.value > 0 else "below the oracle"
-            where["like the oracle" if _close(gap) else side].append(name)
-    told = [(place, names) for place, names in where.items() if names]
-    if len(gaps) == 1:
-        return "".join(f"{place.capitalize()}." for place, _ in told)
-    total = len(gaps)
-    return " ".join(
-        f"{_joined(names) if len(names) <= _MANY else f'{len(names)} of {total} runs'}: {place}."
-        for place, names in told
-    )
-
-
-def _mark(model: Column, name: str, styles: Mapping[str, str]) -> Mark:
-    cell = model.cells[name]
-    return Mark(model.name, styles[model.name], cell.value, cell.low, cell.high)
-
-
-def _cards_note(models: Sequence[Column]) -> str:
-    roles = {model.role for model in models if model.cells}
-    parts = []
-    if "target" in roles:
-        parts.append("Square: the target, before unlearning.")
-    if "oracle" in roles:
-        parts.append("Diamond: the oracle, trained without the forget set; the shaded band is its 95 % interval.")
-        parts.append("‘Like the oracle’ means: no difference could be shown, which is not a proof that there is none.")
-    return " ".join(parts)
+    return Entry(cell, cards.close(gap), cards.close(to_oracle), title)
 
 
 def _unmeasured(models: Sequence[Column]) -> list[tuple[str, str]]:
@@ -251,11 +169,15 @@ def _tradeoff(models: Sequence[Column], styles: Mapping[str, str], chosen: Colle
     if x is None or y is None:
         return None
     both = [model for model in models if x.name in model.cells and y.name in model.cells]
-    marks = [(_mark(model, x.name, styles), _mark(model, y.name, styles)) for model in both]
+    marks = [(cards.mark_of(model, x.name, styles), cards.mark_of(model, y.name, styles)) for model in both]
     if len(marks) < 2:
         return None
     best = front(both, x, y)
     return charts.scatter("Forgetting against keeping", f"{x.title}, forget set", y.title, marks, best, chosen)
+
+
+def _title(seen: Sequence[View]) -> str:
+    return f"{len(seen)} runs compared" if len(seen) > robust.MANY else words.joined([view.name for view in seen])
 
 
 def _kicker(seen: Sequence[View]) -> str:
@@ -269,11 +191,11 @@ def _kicker(seen: Sequence[View]) -> str:
 def _hashes(seen: Sequence[View]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for view in seen:
-        for split, entry in _mapping(view.manifest.get("data")).items():
-            digest = _mapping(entry).get("hash")
+        for split, entry in mapping(view.manifest.get("data")).items():
+            digest = mapping(entry).get("hash")
             if digest:
                 found[f"{split} set", str(digest)[:16]] = None
-        model = _mapping(view.manifest.get("model")).get("hash")
+        model = mapping(view.manifest.get("model")).get("hash")
         if model:
             found["model", str(model)[:16]] = None
     return list(found)[:8]
@@ -295,16 +217,8 @@ def _alarms(seen: Sequence[View]) -> list[str]:
 
 
 def _count(view: View, split: str) -> int:
-    return int(number(_mapping(_mapping(view.manifest.get("data")).get(split)).get("count")) or 0)
+    return int(number(mapping(mapping(view.manifest.get("data")).get(split)).get("count")) or 0)
 
 
 def _records(count: int) -> str:
     return f"{count:,} record" + ("" if count == 1 else "s")
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_TEXT = 1500
 MAX_TOKEN = 80
@@ -36,6 +36,15 @@ def visible(text: str, limit: int = MAX_TEXT) -> str:
 def token(text: str) -> str:
     """A token as the heat map shows it: a newline as ↵, unseen characters as code points, at most 80 characters."""
     return visible(text, MAX_TOKEN).replace("\n", "↵").replace("\t", "⇥") or "∅"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """The parts as a person lists them.
+
+    >>> joined(["a", "b", "c"]), joined(["a"]), joined([])
+    ('a, b and c', 'a', '')
+    """
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
 class Guard:
