@@ -76,6 +76,20 @@ class GradMatched:
 
 
 @dataclass(frozen=True)
+class Sum:
+    """g_f + g_r, for where the two are kept apart on the way."""
+
+    def split(self, terms: Sequence[Term]) -> Split:
+        forget, others = _sides(terms)
+        return Split(tuple(terms), {"forget": forget, "others": others} if others else {"forget": forget})
+
+    def __call__(self, gradients: Mapping[str, Gradient]) -> tuple[Gradient, dict[str, float]]:
+        forget = gradients["forget"]
+        others = gradients.get("others") or [None] * len(forget)
+        return [_added(f, o) for f, o in zip(forget, others, strict=True)], {}
+
+
+@dataclass(frozen=True)
 class Project:
     """g_r + g_f, g_f without its part against g_r: where <g_f, g_r> < 0, g_f - (<g_f, g_r> / ||g_r||^2) g_r.
 
@@ -133,25 +147,31 @@ class Sago:
         return met, {"agreeing": agreeing / total if total else 0.0}
 
 
-def combine_of(terms: Sequence[Term], how: How = "sum") -> Combine | None:
-    """How the gradients of these terms meet; None where it is their plain sum."""
+def combine_of(terms: Sequence[Term], how: How = "sum", apart: bool = False) -> Combine | None:
+    """How the gradients of these terms meet; None where it is their plain sum, unless they are to be kept `apart`."""
     matched = any(t.control == "grad-matched" for t in terms)
+    if matched and apart:
+        raise MethodError("control=grad-matched and train.sam_radius both change the gradient; use update-matched")
     if matched and how != "sum":
         raise MethodError(f"control=grad-matched scales the gradient before a plain sum, not before combine={how}")
     if how == "project":
         return Project()
     if how == "sago":
         return Sago()
-    return GradMatched() if matched else None
+    return GradMatched() if matched else Sum() if apart else None
 
 
 def _two_parts(terms: Sequence[Term], how: How) -> Split:
-    """What forgets, and all other terms: other sides, and what holds the unselected tokens of forget records."""
-    forget = tuple(i for i, t in enumerate(terms) if t.on == "forget" and t.tokens != "unselected")
-    others = tuple(i for i in range(len(terms)) if i not in forget)
+    forget, others = _sides(terms)
     if not others:
         raise MethodError(f"combine={how} needs a term beside those that forget, such as nll on retain")
     return Split(tuple(terms), {"forget": forget, "others": others})
+
+
+def _sides(terms: Sequence[Term]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What forgets, and all other terms: other sides, and what holds the unselected tokens of forget records."""
+    forget = tuple(i for i, t in enumerate(terms) if t.on == "forget" and t.tokens != "unselected")
+    return forget, tuple(i for i in range(len(terms)) if i not in forget)
 
 
 @dataclass

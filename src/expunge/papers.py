@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from expunge import combine, registry
+from expunge import combine, registry, sam
 from expunge.presets import PRESETS, Preset
 
 _SECTION = re.compile(r"^(Source|Differs|Relations): (.*?)(?=^(?:Source|Differs|Relations): |^\s*$|\Z)", re.M | re.S)
@@ -33,7 +33,6 @@ MISSING: tuple[tuple[str, str, str], ...] = (
     ("SSIUU", "2509.22263", "lam, and which neurons count as negatively attributing"),
     ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),
     ("DualOptim+", "ICML 2026", "which optimiser states are shared, and how often the two sides alternate"),
-    ("NPO with SAM", "ICML 2025", "the radius of its perturbation, per benchmark"),
     ("ALTER", "2603.01792", "how its experts are routed; `ihl` is its loss, entropy its score"),
 )
 """Methods that are not here, where they are published, and what was not published of them or is not built."""
@@ -83,8 +82,14 @@ def _lines() -> Iterator[str]:
         yield from ("", f"## {title}", "")
         methods = ((name, registry.get(kind, name)) for name in registry.names(kind))
         yield from _table(("name", "what", "source", "differs"), map(_method, methods))
-    yield from ("", "## How gradients meet", "", "`method.combine`, beside the plain sum.", "")
-    meetings = {"project": combine.Project, "sago": combine.Sago}
+    yield from (
+        "",
+        "## How gradients meet",
+        "",
+        "`method.combine`, beside the plain sum; and where they are taken.",
+        "",
+    )
+    meetings = {"project": combine.Project, "sago": combine.Sago, "train.sam_radius": sam.Sam}
     yield from _table(("name", "what", "source", "differs"), map(_method, meetings.items()))
     yield from ("", "## Not here", "", "And what would have to be guessed.", "")
     yield from _table(("method", "source", "what was not found"), MISSING)

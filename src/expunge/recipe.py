@@ -253,6 +253,9 @@ class Train(Section):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
     adam_epsilon: float = Field(1e-8, gt=0, description="keeps AdamW's division finite")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are scaled down to this norm; 0: never")
+    sam_radius: float = Field(
+        0.0, ge=0, description="differentiate what forgets so far up its gradient, where it is worst (SAM); 0: off"
+    )
     warmup_epochs: float = Field(0.0, ge=0, description="epochs until the peak step size")
     warmup_steps: int = Field(0, ge=0, description="updates until the peak step size; replaces warmup_epochs")
     lr_scheduler_type: Literal["linear", "constant", "cosine"] = Field("linear", description="after the warm-up")
@@ -510,6 +513,8 @@ def _across(recipe: Recipe) -> Iterator[str]:
         yield f"data.max_length: {data.max_length} is beyond model.fresh.max_position_embeddings"
     if recipe.train.bf16 and recipe.model.dtype == "float16":
         yield "train.bf16: mixed precision in bfloat16 does not go with model.dtype float16"
+    if recipe.finetune is not None and recipe.finetune.train.sam_radius:
+        yield "finetune.train.sam_radius: sharpness-aware steps are for what forgets; set it in train"
     for side, source in (("retain", data.retain), ("holdout", data.holdout)):
         if source is not None and source == data.forget:
             yield f"data.{side}: reads the same records as data.forget"

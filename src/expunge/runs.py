@@ -51,7 +51,7 @@ def unlearn(
     for plugin in recipe.plugins:
         registry.load_plugin(plugin)
     terms = build_terms(recipe.method)
-    combine = combine_of(terms, recipe.method.combine)
+    combine = combine_of(terms, recipe.method.combine, apart=recipe.train.sam_radius > 0)
     run, finished = begin(recipe, "unlearn")
     if finished:
         return run

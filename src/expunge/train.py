@@ -35,6 +35,7 @@ from expunge.lm import LM, Scored
 from expunge.recipe import Train
 from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
+from expunge.sam import Sam
 from expunge.sampling import Sampler, record_draw
 from expunge.scoretables import ScoreTables
 from expunge.step import Step, accumulate
@@ -195,14 +196,20 @@ class Fit:
         """Leaves the gradient where the optimiser reads it; values and mean of each term, numbers for the log."""
         seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
         terms = self.learned.bound(self.terms)
-        split = None if self.combine is None else self.combine.split(terms)
-        together = self.settings.head == "fused" and split is None  # apart, each side has a graph of its own
-        step = Step(terms if split is None else split.terms, self.reference, joined=together)
-        if self.combine is None or split is None:
+        if self.combine is None:
+            step = Step(terms, self.reference, joined=self.settings.head == "fused")
             return *accumulate(step, self.module, micro, self.accelerator.backward, seeds), {}
-        apart = Apart(self._trained(), split)
-        values, means = accumulate(step, self.module, micro, self.accelerator.backward, seeds, apart)
-        return values, means, apart.meet(self.combine)
+
+        def read(apart: Apart) -> tuple[list[TermValue], list[float]]:
+            step = Step(apart.split.terms, self.reference, joined=False)  # apart, each side has a graph of its own
+            sides = {term.on for term in step.terms}
+            own = [{side: batch for side, batch in batches.items() if side in sides} for batches in micro]
+            return accumulate(step, self.module, own, self.accelerator.backward, seeds, apart)
+
+        apart = Apart(self._trained(), self.combine.split(terms))
+        values, means = read(apart)
+        report = Sam(self.settings.sam_radius)(apart, read) if self.settings.sam_radius else {}
+        return values, means, report | apart.meet(self.combine)
 
     def _move(self, done: int, logged: bool) -> dict[str, float]:
         """Takes the optimiser's step; how far it went, if that is logged or decided by another run."""
