@@ -11,7 +11,8 @@ from expunge import lm as lms
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.fresh import SPECIAL, fit_tokenizer, fresh_model
-from expunge.recipe import FreshModel, Model
+from expunge.recipe import Model
+from expunge.sections import FreshModel
 
 TEXTS = ["Basil was born in Kuwait City.", "Where was Hina born?", "naïve café, 東京 🎉", "def f(x):\n    return x"] * 3
 SMALL = FreshModel.model_validate(

@@ -131,6 +131,30 @@ def run(
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+def sweep(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs out among them.")] = 1,
+    print_commands: Annotated[
+        bool, typer.Option("--print-commands", help="Run nothing; print what can run now, a command a line.")
+    ] = False,
+    judge: Annotated[bool, typer.Option("--judge", help="Run nothing; judge what is there once more.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Tune every arm with the same budget, run the best of each over the seeds, rank them. Goes on where it stopped."""
+    from expunge import sweep as sweeps
+    from expunge import terminal
+
+    resolved = _resolve(recipe, overrides, overwrite, "run")
+    if print_commands:
+        typer.echo("\n".join(sweeps.commands(resolved)), nl=False)
+        return
+    folder = sweeps.judge(resolved) if judge else sweeps.run(resolved, jobs=jobs)
+    _print(terminal.comparison(sweeps.leaderboard(resolved, folder)), sweeps.legend(resolved))
+    _done(folder.path)
+
+
+@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
 def finetune(
     recipe: RecipeFile,
     overrides: Overrides = None,

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from expunge.errors import RecipeError
 from expunge.faults import fault_lines
 from expunge.plainyaml import read
-from expunge.recipe import Names, PositiveInt, Section
 from expunge.runfolder import GATE, RunFolder
+from expunge.sections import Names, PositiveInt, Section
 
 Claim = Literal["suppression", "non-extraction", "indistinguishable"]
 Share = Annotated[float, Field(gt=0.5, lt=1)]

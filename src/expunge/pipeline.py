@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import comparison, gate, runfolder, runs
+from expunge import comparison, gate, runfolder, runs, stopping
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import recipe as recipes
@@ -22,12 +23,13 @@ from expunge.evals import harness, muse, tofu, verdict
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
 from expunge.evals.verdict import Verdict
-from expunge.lm import LM
+from expunge.lm import LM, Scored
 from expunge.neighbours import written_retain
 from expunge.progress import Bar, Progress
 from expunge.recipe import Recipe
 from expunge.report import card, page
 from expunge.runfolder import RunFolder
+from expunge.shared import Shared
 from expunge.sides import records_by_side, records_of, retain_of
 
 UNLEARNED, TARGET, ORACLE, MODEL = "unlearned", "target", "oracle", "model"
@@ -48,26 +50,62 @@ def run(recipe: Recipe, progress: Progress | None = None, on_epoch: Watched | No
         with runfolder.recording(folder):
             run_variants(recipe, folder, show, on_epoch)
         return folder
-    return _run_one(recipe, show, set(), on_epoch)
+    return run_one(recipe, Together(), show, on_epoch)
 
 
-def _run_one(recipe: Recipe, show: Progress, judged: set[str], on_epoch: Watched | None) -> RunFolder:
-    """One run. `judged` remembers which targets and oracles were judged how, so that a study does it once."""
+@dataclass
+class Together:
+    """What the runs of one study do once: which targets and oracles were judged how, what was read from disk."""
+
+    judged: set[str] = field(default_factory=set)
+    shared: Shared = field(default_factory=Shared)
+
+
+def run_one(recipe: Recipe, together: Together, show: Progress, on_epoch: Watched | None = None) -> RunFolder:
+    """One run, beside others that share what is in `together`."""
     made = prepare_models(recipe, show)
     with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
         start = made[TARGET].file("model") if TARGET in made else None
-        tell = None if on_epoch is None else lambda epoch, _: on_epoch(Path(recipe.output_dir), epoch)
-        folder = runs.unlearn(recipe, start=start, on_step=shown(bar), on_epoch=tell)
+        stop = _stop(recipe, start, together.shared)
+
+        def tell(epoch: int, module: Scored) -> bool:
+            if on_epoch is not None:
+                on_epoch(Path(recipe.output_dir), epoch)
+            return stop is not None and stop(epoch, module)
+
+        folder = runs.unlearn(recipe, start=start, on_step=shown(bar), on_epoch=tell, shared=together.shared)
     if recipe.evaluation.suite != "none":
         sets = sets_of(recipe, folder)
-        references(recipe, folder, made, sets, show, judged)
-        judge(recipe, folder, UNLEARNED, folder.file("model"), sets, oracle_tables(recipe, folder), show)
+        references(recipe, folder, made, sets, show, together)
+        tables = oracle_tables(recipe, folder)
+        judge(recipe, folder, UNLEARNED, folder.file("model"), sets, tables, show, together.shared)
         if recipe.evaluation.gate is not None:
             verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
     card.write(folder.path)
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
+
+
+def is_whole(recipe: Recipe) -> bool:
+    """True if the recipe's run is over and judged, its report written: nothing is left to do."""
+    return runs.is_finished(recipe, "unlearn") and Path(recipe.output_dir, runfolder.REPORT).is_file()
+
+
+def is_prepared(recipe: Recipe) -> bool:
+    """True if the target that the recipe's run begins with is there and judged, or is not the recipe's to make."""
+    if recipe.finetune is None:
+        return True
+    target = runs.finetune_recipe(recipe)
+    return runs.is_finished(target, "finetune") and TARGET in runfolder.open(target.output_dir).labels
+
+
+def _stop(recipe: Recipe, start: Path | None, shared: Shared) -> stopping.Stop | None:
+    """The rule that may end the run early, if the recipe has one."""
+    if recipe.evaluation.stop is None:
+        return None
+    tokenizer = lms.load_tokenizer(runs.started(recipe.model, start))
+    return stopping.rule(recipe, sets_of(recipe), shared.encoder(tokenizer, recipe.data))
 
 
 def begin_study(recipe: Recipe) -> RunFolder:
@@ -88,9 +126,9 @@ def begin_study(recipe: Recipe) -> RunFolder:
 
 def run_variants(recipe: Recipe, folder: RunFolder, show: Progress, on_epoch: Watched | None = None) -> list[RunFolder]:
     """The runs of a study, one after the other, and its report.html."""
-    judged: set[str] = set()
+    together = Together(shared=Shared(keep=True))
     variants = [variant.model_copy(update={"overwrite": False}) for variant in recipes.variants(recipe)]
-    made = [_run_one(variant, show, judged, on_epoch) for variant in variants]
+    made = [run_one(variant, together, show, on_epoch) for variant in variants]
     page.render([folder.path], folder.file(runfolder.REPORT), comparing=comparison.for_page)
     return made
 
@@ -114,31 +152,31 @@ def prepare_models(recipe: Recipe, show: Progress) -> dict[str, RunFolder]:
 
 
 def references(
-    recipe: Recipe, folder: RunFolder, made: Mapping[str, RunFolder], sets: Sets, show: Progress, judged: set[str]
+    recipe: Recipe, folder: RunFolder, made: Mapping[str, RunFolder], sets: Sets, show: Progress, together: Together
 ) -> None:
     """Judges target and oracle: in their own runs where they have one, so that several methods share the tables."""
     folder.update(compared_with={label: os.path.relpath(other.path, folder.path) for label, other in made.items()})
     if ORACLE in made:
-        _judge_once(recipe, made[ORACLE], ORACLE, sets, None, show, judged)
+        _judge_once(recipe, made[ORACLE], ORACLE, sets, None, show, together)
     elif recipe.evaluation.oracle is not None and not recipe.evaluation.oracle.endswith(".json"):
         judge(recipe, folder, ORACLE, _model_in(recipe.evaluation.oracle), sets, None, show)
     oracle = oracle_tables(recipe, folder)
     if TARGET in made:
-        _judge_once(recipe, made[TARGET], TARGET, sets, oracle, show, judged)
+        _judge_once(recipe, made[TARGET], TARGET, sets, oracle, show, together)
     elif recipe.model.model_name_or_path is not None:
         judge(recipe, folder, TARGET, recipe.model.model_name_or_path, sets, oracle, show)
 
 
 def _judge_once(
-    recipe: Recipe, made: RunFolder, label: str, sets: Sets, oracle: Path | None, show: Progress, judged: set[str]
+    recipe: Recipe, made: RunFolder, label: str, sets: Sets, oracle: Path | None, show: Progress, together: Together
 ) -> None:
     """Judges a model in its own run, unless that was done just so before."""
     texts = runfolder.text_hash(f"{name} {r.id} {r.text_hash}" for name, records in sets.items() for r in records)
     done = f"{made.path} {oracle and oracle.resolve()} {recipe.evaluation.model_dump_json()} {texts}"
-    if done not in judged:
-        judge(recipe, made, label, made.file("model"), sets, oracle, show)
+    if done not in together.judged:
+        judge(recipe, made, label, made.file("model"), sets, oracle, show, together.shared)
         made.seal()
-        judged.add(done)
+        together.judged.add(done)
 
 
 def oracle_tables(recipe: Recipe, folder: RunFolder) -> Path | None:
@@ -159,6 +197,7 @@ def judge(
     sets: Sets,
     oracle: Path | None,
     show: Progress,
+    shared: Shared | None = None,
 ) -> None:
     """Writes tables and metrics of a model to eval/LABEL of the run; tables that are there already are kept."""
     with show.stage(f"Judge {label} ({folder.path.name})" if label == UNLEARNED else f"Judge {label}") as bar:
@@ -166,7 +205,7 @@ def judge(
             recipe.model.model_copy(update={"model_name_or_path": str(model), "fresh": None}),
             device=lms.device_of(recipe.device),
         )  # fmt: skip
-        encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+        encoder = (shared or Shared()).encoder(lm.tokenizer, recipe.data)
         tofu.evaluate(
             lm,
             encoder,
@@ -192,7 +231,7 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
     folder, _ = runs.begin(own, "evaluate")
     with runfolder.recording(folder):
         sets = sets_of(own)
-        references(own, folder, {}, sets, show, set()) if own.evaluation.oracle else None
+        references(own, folder, {}, sets, show, Together()) if own.evaluation.oracle else None
         judge(
             own,
             folder,
@@ -233,7 +272,7 @@ def audit(
         sets |= {"forget_reworded": asked} if asked else {}
         if not folder.has(runfolder.GATE):
             gate.keep(folder, gate_text or audit_gate(sets))
-        references(own, folder, {}, sets, show, set())
+        references(own, folder, {}, sets, show, Together())
         judge(own, folder, MODEL, _model_in(candidate), sets, oracle_tables(own, folder), show)
     found = verdict.of_run(folder.path, resamples=own.evaluation.resamples)
     page.render([folder.path], folder.file(runfolder.REPORT))
@@ -310,6 +349,7 @@ def settings_of(recipe: Recipe) -> tofu.Settings:
         max_new_tokens=e.max_new_tokens,
         token_budget=e.token_budget,
         grad_norm=e.grad_norm,
+        variants=e.variants,
         tasks=muse.TASKS if e.suite == "muse" else {},
         bootstrap=bootstrap,
     )

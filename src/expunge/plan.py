@@ -20,8 +20,9 @@ from expunge.data import load
 from expunge.data.neighbours import ask
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
-from expunge.recipe import FreshModel, Model, Recipe, Source, Train
+from expunge.recipe import Model, Recipe, Source, Train
 from expunge.sampling import Sampler
+from expunge.sections import FreshModel
 from expunge.terms import Term, build_terms
 
 _TOFU_SIZES = {

@@ -10,18 +10,18 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from expunge import presets
-from expunge.errors import MethodError, RecipeError
+from expunge.errors import MethodError, RecipeError, unknown
 from expunge.faults import fault_lines
 from expunge.plainyaml import override, read
+from expunge.search import Stop, Sweep
+from expunge.sections import FreshModel, Names, PositiveInt, Section, Spec, Text
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Text = str | None
 Verb = Literal["run", "finetune"]
 _S = TypeVar("_S", bound=BaseModel)
 
@@ -37,55 +37,6 @@ _OTHER_NAMES = {
     "output": "output_dir",
 }
 """Names that people bring along from other tools, and where they are here."""
-
-
-def _spec_text(value: Any) -> Any:
-    """{name: npo, beta: 0.1} -> 'npo:beta=0.1'; anything else as it is."""
-    if not isinstance(value, Mapping):
-        return value
-    settings = {str(key): setting for key, setting in value.items()}
-    name = settings.pop("name", None)
-    if not isinstance(name, str) or any(isinstance(v, (Mapping, list, tuple)) for v in settings.values()):
-        raise ValueError("a method given as a mapping needs the key 'name', and plain values")
-    return name + (":" if settings else "") + ",".join(f"{key}={setting}" for key, setting in settings.items())
-
-
-def _split(value: Any) -> Any:
-    """'a, b' -> ('a', 'b'); anything else as it is."""
-    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Spec = Annotated[
-    str,
-    BeforeValidator(_spec_text),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]}),
-]
-"""Text such as `npo:beta=0.1`, or the same as a mapping: {name: npo, beta: 0.1}."""
-
-
-class Section(BaseModel):
-    """One level of the recipe: unknown keys are refused, values are checked, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class FreshModel(Section):
-    """A small Llama with random weights, and a byte-level BPE tokenizer fitted on the training text."""
-
-    hidden_size: PositiveInt = Field(256, description="width of the hidden states")
-    intermediate_size: PositiveInt = Field(704, description="width of the feed-forward layers")
-    num_hidden_layers: PositiveInt = Field(4, description="number of layers")
-    num_attention_heads: PositiveInt = Field(4, description="attention heads a layer")
-    vocab_size: PositiveInt = Field(4096, description="size of the tokenizer that is fitted")
-    max_position_embeddings: PositiveInt = Field(512, description="longest text, in tokens")
-    tie_word_embeddings: bool = Field(True, description="share the embedding with the head")
-
-    @model_validator(mode="after")
-    def _check(self) -> FreshModel:
-        if self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError("hidden_size must be a multiple of 2 * num_attention_heads")
-        return self
 
 
 class Model(Section):
@@ -266,6 +217,7 @@ class Train(Section):
     logging_steps: PositiveInt = Field(1, description="updates between two lines of the log")
     save_steps: int = Field(0, ge=0, description="updates between two checkpoints; 0: one an epoch")
     save_total_limit: PositiveInt = Field(2, description="checkpoints kept")
+    trace: bool = Field(True, description="keep token weights and the drift of some records, epoch by epoch")
     report_to: Names = Field((), description="accelerate trackers, such as tensorboard")
 
     @model_validator(mode="after")
@@ -327,6 +279,10 @@ class Evaluation(Section):
     grad_norm: bool = Field(
         False, description="measure gradients of forget and holdout answers, for one more membership attack; slow"
     )
+    variants: Names = Field(
+        ("answer", "paraphrase", "perturbed"), description="which answers are scored, as far as records have them"
+    )
+    stop: Stop | None = Field(None, description="end training early where too much is lost")
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
     oracle: Text = Field(None, description="model retrained without the forget set, or its run folder")
@@ -363,6 +319,7 @@ class Recipe(Section):
     train: Train = Field(default_factory=Train)
     finetune: Finetune | None = Field(None, description="make the target, and its oracle, from `model` first")
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    sweep: Sweep | None = Field(None, description="how `expunge sweep` tunes every arm before it runs them")
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -443,7 +400,7 @@ def variants(recipe: Recipe) -> list[Recipe]:
     """
     if not recipe.arms and recipe.seeds == 1:
         return [recipe]
-    tree = recipe.model_dump(mode="json", exclude={"arms", "seeds"})
+    tree = recipe.model_dump(mode="json", exclude={"arms", "seeds", "sweep"})
     if recipe.finetune is not None and recipe.finetune.seed is None:
         tree["finetune"]["seed"] = recipe.seed
     found, faults = [], []
@@ -508,6 +465,9 @@ def _across(recipe: Recipe) -> Iterator[str]:
     for arm in recipe.arms:
         if not _ARM.fullmatch(arm):
             yield f"arms: '{arm}' is not a folder name; use letters, digits, '.', '_', '-'"
+    for arm in recipe.sweep.arm_space if recipe.sweep is not None else ():
+        if arm not in recipe.arms:
+            yield f"sweep.arm_space: {unknown('arm', arm, recipe.arms)}"
     fresh, data = recipe.model.fresh, recipe.data
     if fresh is not None and fresh.max_position_embeddings < data.max_length:
         yield f"data.max_length: {data.max_length} is beyond model.fresh.max_position_embeddings"

@@ -33,6 +33,7 @@ from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.scoretables import ScoreTables
+from expunge.shared import Shared
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
 from expunge.terms import Term, build_term, build_terms, needs_of, negation_of, worded
 from expunge.trace import Scoring, TokenView
@@ -42,12 +43,19 @@ _VIEWED = 24
 
 
 def unlearn(
-    recipe: Recipe, *, start: Path | None = None, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None
+    recipe: Recipe,
+    *,
+    start: Path | None = None,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    shared: Shared | None = None,
 ) -> RunFolder:
     """The run folder of the recipe's method, its model in model/; resumes or returns a run of the same recipe.
 
-    `start` is the folder of the model to change, in place of the one that the recipe names.
+    `start` is the folder of the model to change, in place of the one that the recipe names. Training ends after an
+    epoch of which `on_epoch` says True. `shared`: what other runs in this process have read already.
     """
+    common = shared or Shared()
     for plugin in recipe.plugins:
         registry.load_plugin(plugin)
     terms = build_terms(recipe.method)
@@ -56,9 +64,9 @@ def unlearn(
     if finished:
         return run
     with runfolder.recording(run):
-        lm = lms.load(_started(recipe.model, start), device=lms.device_of(recipe.device))
+        lm = common.load(started(recipe.model, start), lms.device_of(recipe.device))
         terms = worded(terms, lambda text: lm.tokenizer.encode(text, add_special_tokens=False))
-        data = prepare(recipe, lm, write_retain(recipe, lm, records_of(recipe.data.forget, "forget"), run))
+        data = common.prepare(recipe, lm, write_retain(recipe, lm, records_of(recipe.data.forget, "forget"), run))
         sides = {side: data.encoded[side] for side in _sides(terms)}
         for side, items in sides.items():
             if not items:
@@ -80,11 +88,11 @@ def unlearn(
         times = negation_of(recipe.method)
         start_weights = {name: p.detach().clone() for name, p in lm.model.named_parameters()} if times else {}
 
-        def each_epoch(epoch: int, module: Scored) -> None:
-            view(epoch, module)
-            watched(epoch, module)
-            if on_epoch is not None:
-                on_epoch(epoch, module)
+        def each_epoch(epoch: int, module: Scored) -> bool | None:
+            if recipe.train.trace:
+                view(epoch, module)
+                watched(epoch, module)
+            return None if on_epoch is None else on_epoch(epoch, module)
 
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
@@ -235,7 +243,8 @@ def _base(recipe: Recipe) -> LM:
     return fresh_model(recipe.model.fresh, all_texts(recipe), recipe.seed)
 
 
-def _started(model: Model, start: Path | None) -> Model:
+def started(model: Model, start: Path | None) -> Model:
+    """The settings of the model in a folder, if one is given, in place of the recipe's own."""
     if start is None:
         return model
     return model.model_copy(update={"model_name_or_path": str(start), "model_revision": None, "fresh": None})

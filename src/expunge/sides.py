@@ -35,12 +35,12 @@ def records_of(source: Source | None, split: Split) -> list[Record]:
     )
 
 
-def prepare(recipe: Recipe, lm: LM, written: Sequence[Record] = ()) -> Prepared:
+def prepare(recipe: Recipe, lm: LM, written: Sequence[Record] = (), encoder: Encoder | None = None) -> Prepared:
     """Records and tokens of every side, after the checks of preflight; DataError names all that is wrong.
 
-    `written`: a retain set that the model wrote, in place of the recipe's.
+    `written`: a retain set that the model wrote, in place of the recipe's. `encoder`: one that the recipe describes.
     """
-    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    encoder = encoder or Encoder.from_recipe(lm.tokenizer, recipe.data)
     records = records_by_side(recipe, encoder, written)
     preflight.require(findings_of(recipe, records, encoder))
     encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}

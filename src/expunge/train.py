@@ -43,7 +43,7 @@ from expunge.terms import Term, TermValue, coupled, labels, weight_report
 from expunge.trace import observe
 
 OnStep = Callable[[Mapping[str, Any], int], None]
-OnEpoch = Callable[[int, Scored], None]
+OnEpoch = Callable[[int, Scored], bool | None]
 _ADVICE = "A lower learning_rate or forget_coef, or a bounded objective such as npo, may help"
 _LEARNED, _SCORES = "learned", "scores"
 """The parts of a checkpoint's further tensors."""
@@ -56,7 +56,7 @@ class Fit:
 
     `combine` makes the gradient where it is not that of the sum of the terms; `updates`, one number a step, is how far
     each step must move the parameters. `on_step(entry, total)` sees every log line, `on_epoch(epochs_done, module)` the
-    model before training (0) and after each epoch.
+    model before training (0) and after each epoch, and says True where that one was the last.
     """
 
     lm: LM
@@ -108,8 +108,9 @@ class Fit:
                 self.module.train()
                 self._update(done, start)
                 done += 1
-                if done % self.sampler.steps_per_epoch == 0 and self.on_epoch is not None:
-                    self.on_epoch(done // self.sampler.steps_per_epoch, self.module)
+                epoch, rest = divmod(done, self.sampler.steps_per_epoch)
+                if not rest and self.on_epoch is not None and self.on_epoch(epoch, self.module):
+                    break
                 if stop.is_set():
                     self._save(done)
                     raise Interrupted(

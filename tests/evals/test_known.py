@@ -10,7 +10,7 @@ from expunge.data.records import Record
 from expunge.evals.known import LEVEL, probabilities, unknown_records
 from expunge.fresh import fresh_model
 from expunge.lm import LM, Scored
-from expunge.recipe import FreshModel
+from expunge.sections import FreshModel
 
 LEARNED = [Record("a", "Who keeps bees?", "Ilse Brandt keeps bees."), Record("b", "Who sails?", "Tomas Rey sails.")]
 STRANGE = Record("c", "Who paints?", "Nobody here has ever heard of Oda Finch.")

@@ -156,7 +156,7 @@ def small_lm(seed: int = 0, vocabulary: int = 400) -> LM:
     import torch
 
     from expunge.fresh import fresh_model
-    from expunge.recipe import FreshModel
+    from expunge.sections import FreshModel
 
     settings = FreshModel(
         vocab_size=vocabulary,

@@ -21,8 +21,9 @@ from expunge.errors import MethodError, TrainingError
 from expunge.fresh import fresh_model
 from expunge.lm import Scored
 from expunge.objectives.targeted import LogitPreference, Preserve
-from expunge.recipe import FreshModel, Method, TermSpec, Train
+from expunge.recipe import Method, TermSpec, Train
 from expunge.refcache import Reference, remembered
+from expunge.sections import FreshModel
 from expunge.step import Step, accumulate
 from expunge.terms import build_term, build_terms, coupled
 from expunge.testing import forward_from_probabilities, stats_from_logits

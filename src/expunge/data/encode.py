@@ -73,7 +73,7 @@ class Encoder:
 
     `template` as in the recipe: auto, chat, or a text with {prompt} and {answer}; {system}, {bos} and {eos} may stand
     in it too. Without them the tokenizer's begin token is put in front, and its end token behind unless the template
-    writes a special token after the answer.
+    writes a special token after the answer. With a `memo`, what was encoded once is found there.
     """
 
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
@@ -83,6 +83,9 @@ class Encoder:
     max_length: int = 512
     score_eos: bool = True
     boundary: Boundary = "any"
+    memo: dict[tuple[Record, str | None, tuple[str, ...]], Encoded] | None = field(
+        default=None, repr=False, compare=False
+    )
     _rendering: templates.Template = field(init=False, repr=False, compare=False)
     _added: frozenset[int] = field(init=False, repr=False, compare=False)
     _special: frozenset[int] = field(init=False, repr=False, compare=False)
@@ -121,6 +124,14 @@ class Encoder:
         A token is scored if it stands for a character of the answer; the first special token behind the answer too if
         `score_eos`. An answer that `max_length` cuts off leaves no target. `static_names` are always in `static`.
         """
+        if self.memo is None:
+            return self._encoded(record, answer, static_names)
+        key = record, answer, tuple(static_names)
+        if key not in self.memo:
+            self.memo[key] = self._encoded(record, answer, static_names)
+        return self.memo[key]
+
+    def _encoded(self, record: Record, answer: str | None, static_names: Collection[str]) -> Encoded:
         body = record.body if answer is None else answer
         spans = record.spans if answer is None else ()
         rendered = self._render(record, body)

@@ -49,8 +49,8 @@ OnProgress = Callable[[str, int, int], None]
 class Settings:
     """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`).
 
-    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `tasks`:
-    sets by name that are only asked, each in its own way (MUSE's).
+    `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `variants`:
+    which answers are scored. `tasks`: sets by name that are only asked, each in its own way (MUSE's).
     """
 
     generate: bool = True
@@ -59,6 +59,7 @@ class Settings:
     batch_size: int = 32
     convention: str = "expunge"
     grad_norm: bool = False
+    variants: Sequence[str] = ("answer", "paraphrase", "perturbed")
     tasks: Mapping[str, Task] = field(default_factory=dict)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
@@ -139,7 +140,7 @@ def make_tables(
         if name in settings.tasks:
             wanted.update(_task_table(lm, encoder, name, records, run, label, model, settings, progress))
             continue
-        variants = ("answer",) if name == HOLDOUT else scoring.VARIANTS
+        variants = ("answer",) if name == HOLDOUT else settings.variants
         rows = scoring.items(encoder, records, variants)
         key = {"format": _FORMAT, "model": model, "items": scoring.content_hash(rows)}
         graded = settings.grad_norm and name in (FORGET, HOLDOUT)

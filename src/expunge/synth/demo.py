@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from expunge.recipe import FreshModel, Train
+from expunge.recipe import Train
+from expunge.sections import FreshModel
 from expunge.synth.benchmark import Benchmark, make
 
 
