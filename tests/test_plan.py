@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from expunge import footprint, recipe
 from expunge import plan as plans
-from expunge import recipe
-from expunge.plan import Amount, Shape
-from expunge.recipe import FreshModel, Model, Train
+from expunge.footprint import Amount, Shape
+from expunge.groundwork import Work
+from expunge.recipe import Model, Train
+from expunge.sections import FreshModel
 from expunge.starter import starter
 
 
@@ -40,14 +42,45 @@ def test_steps_tokens_and_time_by_hand(rows: Path) -> None:
     assert found.sides["retain"].tokens == Amount(20, exact=False)
     # 30 rows of 10 + 20 tokens, 6 operations a parameter and token, at 0.4 of the speed
     assert stage.seconds == pytest.approx(6 * 2e9 * 30 * 30 / (1e12 * 0.4))
-    assert not found.needs_reference
+    assert found.reference == "nothing"
+    assert not found.groundwork
     assert found.terms == ("0.1 * ga on forget, score entropy, select normalised", "1 * nll on retain")
 
 
-def test_a_reference_costs_memory_and_time(rows: Path) -> None:
-    plain, npo = made(rows).stages[0], made(rows, "method.preset=npo").stages[0]
-    assert npo.memory["reference"] == npo.memory["weights"] == 8_000_000_000
-    assert npo.seconds == pytest.approx(plain.seconds * 8 / 6)  # type: ignore[operator]
+def test_a_reference_is_copied_only_where_its_whole_distribution_is_read(rows: Path) -> None:
+    plain, kl = made(rows), made(rows, "method.preset=graddiff-kl")
+    assert kl.reference == "copied"
+    assert kl.stages[0].memory["reference"] == kl.stages[0].memory["weights"] == 8_000_000_000
+    assert kl.stages[0].seconds == pytest.approx(plain.stages[0].seconds * 8 / 6)  # type: ignore[operator]
+    assert not kl.groundwork
+
+
+@pytest.mark.parametrize("preset", ["npo", "tif"])
+def test_numbers_of_a_reference_cost_one_pass_and_no_copy(rows: Path, preset: str) -> None:
+    plain, found = made(rows), made(rows, f"method.preset={preset}")
+    assert found.reference == "numbers"
+    assert found.stages[0].memory == plain.stages[0].memory
+    # 100 tokens, two operations a parameter and token
+    seconds = pytest.approx(2 * 2e9 * 100 / (1e12 * 0.4))
+    assert found.groundwork == (Work("numbers of the reference remembered", Amount(100, exact=False), seconds),)
+
+
+def test_prepared_scores_are_counted_in_passes_over_the_forget_set(rows: Path) -> None:
+    (work,) = made(rows, "method.preset=tokenunlearn-hard").groundwork
+    assert work.name == "scores of forget prepared: masking, frozen"
+    assert work.tokens == Amount(200, exact=False), "one plain pass for both, one with the subject hidden"
+    term = "{objective: ga, score: '0.5*masking:hide=context,refresh=2+0.5*base-surprise:model=base', select: top}"
+    first, again = made(rows, "method.preset=null", f"method.terms=[{term}]").groundwork
+    assert first.tokens == Amount(350, exact=False), "2.5 for the one, 1 of the other model"
+    assert again.name == "scores of forget made anew every 2 steps"
+    assert again.tokens == Amount(4 * 250, exact=False), "before steps 2, 4, 6 and 8 of 9, without the other model"
+
+
+def test_answers_that_the_model_must_write_are_counted_at_their_longest(rows: Path) -> None:
+    found = made(rows, "method.preset=altpo", "data.alternatives.per_record=3", "data.alternatives.max_new_tokens=50")
+    assert found.groundwork[0].name == "other answers to forget written"
+    assert found.groundwork[0].tokens == Amount(10 * 3 * (10 + 50), exact=False)
+    assert found.reference == "numbers"
 
 
 def test_controls_that_are_matched_cost_what_they_hold(rows: Path) -> None:
@@ -87,7 +120,7 @@ def test_fine_tuning_is_planned_before(rows: Path) -> None:
     ],
 )
 def test_sizes_guessed_from_names(name: str, parameters: int | None) -> None:
-    assert plans.shape_of(Model(model_name_or_path=name)).parameters == Amount(parameters, exact=False)
+    assert footprint.shape_of(Model(model_name_or_path=name)).parameters == Amount(parameters, exact=False)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -100,13 +133,13 @@ def test_the_size_of_a_fresh_model_is_its_size(tied: bool) -> None:
     )  # fmt: skip
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     config = LlamaConfig(**{name: getattr(fresh, name) for name in names}, tie_word_embeddings=tied)
-    assert plans.shape_of(Model(fresh=fresh)).parameters.value == LlamaForCausalLM(config).num_parameters()
+    assert footprint.shape_of(Model(fresh=fresh)).parameters.value == LlamaForCausalLM(config).num_parameters()
 
 
 def test_a_model_on_disk_is_measured_without_weights(shared: Path, tmp_path: Path) -> None:
     folder = shared / "models" / "tiny-english"
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    shape = plans.shape_of(Model(model_name_or_path=str(tmp_path)))
+    shape = footprint.shape_of(Model(model_name_or_path=str(tmp_path)))
     assert shape == Shape(Amount(10_059_840), 320, 6)
 
 
@@ -119,14 +152,14 @@ def test_tokens_are_counted_where_the_tokenizer_is_here(shared: Path, rows: Path
 def test_checkpointing_saves_memory() -> None:
     shape = Shape(Amount(1000), 10, 2)
     sizes = [
-        plans.memory(shape, "float32", Train(gradient_checkpointing=on), 8, False)["activations"]
+        footprint.memory(shape, "float32", Train(gradient_checkpointing=on), 8, False)["activations"]
         for on in (False, True)
     ]
     assert sizes == [17 * 8 * 10 * 2 * 4, 8 * 10 * 2 * 4]
 
 
 def test_speed_is_measured() -> None:
-    assert plans.measure_speed(seconds=0.01) > 1e8
+    assert footprint.measure_speed(seconds=0.01) > 1e8
 
 
 def test_the_starter_recipe_takes_small_steps_for_few_records(rows: Path) -> None:

@@ -229,8 +229,7 @@ def passage_of(encoder: Encoder, record: Record, item: Encoded) -> Passage:
 
 
 def _values(of: Callable[[Forward], Tensor], forward: Forward, passage: Passage) -> Scores:
-    found: Scores = of(forward).float().numpy()[0, passage.scored]
-    return found.copy()
+    return np.array(of(forward).float().numpy()[0, passage.scored], np.float32)
 
 
 def _of_row(stats: TokenStats, row: int, length: int) -> TokenStats:

@@ -131,7 +131,12 @@ class Needs:
     @property
     def any_reference(self) -> bool:
         """True if anything here reads the frozen reference model."""
-        return self.reference_stats or any(m.reads_reference for m in self.vocab)
+        return self.reference_stats or self.reference_rows
+
+    @property
+    def reference_rows(self) -> bool:
+        """True if a vocabulary map reads the reference's whole distribution at a token."""
+        return any(m.reads_reference for m in self.vocab)
 
     @property
     def reference_stats(self) -> bool:

@@ -1,15 +1,14 @@
 """What a recipe would load and train, and what that takes: computed without weights, without a run folder.
 
 Counts are exact where the records and the tokenizer are on this machine and estimates elsewhere (marked so). Memory is
-that of weights, gradients, AdamW's two moments, the start kept for the drift, a reference, and activations; time is
-floating-point operations at a share of the speed that this machine shows in a matrix product.
+that of weights, gradients, AdamW's two moments, the start kept for the drift, a reference's copy, and activations; time
+is floating-point operations at a share of the speed that this machine shows in a matrix product. What is read before
+the first step stands in `groundwork`.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,10 @@ from expunge.data import load
 from expunge.data.neighbours import ask
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
+from expunge.footprint import EFFICIENCY, Amount, Shape, measure_speed, memory, shape_of, total
+from expunge.groundwork import Kept, Work, groundwork, kept
 from expunge.recipe import Model, Recipe, Source, Train
 from expunge.sampling import Sampler
-from expunge.sections import FreshModel
 from expunge.terms import Term, build_terms
 
 _TOFU_SIZES = {
@@ -38,27 +38,8 @@ _TOFU_SIZES = {
     "full": 4000,
 }
 _TOFU_TOKENS = 60
-_PHI = re.compile(r"phi-1[._]5", re.IGNORECASE)
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CHARACTERS_A_TOKEN = 4
 _SAMPLE = 200
-_ACTIVATIONS = 17
-"""Values that a Llama layer keeps for the backward pass, a token and unit of width."""
-_EFFICIENCY = 0.4
-"""Share of the speed of a large matrix product that training reaches; measured between 0.3 and 0.6 on CPUs."""
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A number, or None where it cannot be known here, and whether it was counted or estimated."""
-
-    value: int | None
-    exact: bool = True
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "unknown here"
-        return f"{self.value:,}" if self.exact else f"about {self.value:,}"
 
 
 @dataclass(frozen=True)
@@ -69,15 +50,6 @@ class SidePlan:
     where: str
     records: Amount
     tokens: Amount
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The size of a model: parameters in all, width, layers (0 where not known)."""
-
-    parameters: Amount
-    hidden: int = 0
-    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +71,8 @@ class Plan:
     shape: Shape
     sides: Mapping[str, SidePlan]
     terms: tuple[str, ...]
-    needs_reference: bool
+    reference: Kept
+    groundwork: tuple[Work, ...]
     stages: tuple[Stage, ...]
     evaluation: str
     output_dir: str
@@ -124,69 +97,20 @@ def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
     shape = shape_of(recipe.model)
     low = recipe.train.bf16 or recipe.model.dtype == "bfloat16"
     speed = measure_speed(low) if flops_a_second is None else flops_a_second
-    reference = any(term.needs.any_reference for term in terms)
+    tokens = {name: side.tokens for name, side in sides.items()}
+    reference = kept(terms, tokens, shape, recipe.model.dtype)
+    stages = tuple(_stages(recipe, terms, sides, shape, reference == "copied", speed))
     return Plan(
         model=_model_name(recipe.model),
         shape=shape,
         sides=sides,
         terms=tuple(_term_text(term) for term in terms),
-        needs_reference=reference,
-        stages=tuple(_stages(recipe, terms, sides, shape, reference, speed)),
+        reference=reference,
+        groundwork=tuple(groundwork(recipe, terms, tokens, stages[-1].steps, shape, speed * EFFICIENCY)),
+        stages=stages,
         evaluation=_evaluation(recipe),
         output_dir=recipe.output_dir,
     )
-
-
-def shape_of(model: Model) -> Shape:
-    """The size of a recipe's model from its configuration, made without weights, or guessed from its name.
-
-    >>> shape_of(Model(model_name_or_path="open-unlearning/tofu_Llama-3.2-1B-Instruct_full")).parameters
-    Amount(value=1000000000, exact=False)
-    """
-    if model.fresh is not None:
-        return _fresh_shape(model.fresh)
-    name = model.model_name_or_path or ""
-    if (Path(name) / "config.json").is_file():
-        return _local_shape(name)
-    found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", name)
-    guess = float(found[1]) if found else 1.4 if _PHI.search(name) else None
-    return Shape(Amount(None if guess is None else int(guess * 1e9), exact=False))
-
-
-def memory(shape: Shape, dtype: str, train: Train, tokens: int, reference: bool) -> dict[str, int]:
-    """Bytes by purpose at the peak of a step with `tokens` tokens in a micro-batch; empty if the size is unknown.
-
-    >>> sizes = memory(Shape(Amount(1000)), "float32", Train(), tokens=0, reference=False)
-    >>> sizes["weights"], sizes["AdamW"], sum(sizes.values())
-    (4000, 8000, 20000)
-    """
-    count = shape.parameters.value
-    if count is None:
-        return {}
-    one = count * _BYTES[dtype]
-    sizes = {"weights": one, "gradients": one, "AdamW": 2 * one, "start, for the drift": one}
-    if reference:
-        sizes["reference"] = one
-    if shape.layers and tokens:
-        values = 1 if train.gradient_checkpointing else _ACTIVATIONS
-        sizes["activations"] = tokens * shape.hidden * shape.layers * values * (2 if train.bf16 else 4)
-    return sizes
-
-
-def measure_speed(bf16: bool = False, seconds: float = 0.2) -> float:
-    """Floating-point operations a second in matrix products on this machine's fastest device; bfloat16 on GPUs only."""
-    import torch
-
-    from expunge.lm import device_of
-
-    device = device_of("auto")
-    size = 2048 if device != "cpu" else 768
-    matrix = torch.ones(size, size, device=device, dtype=torch.bfloat16 if bf16 and device != "cpu" else torch.float32)
-    done, began = 0, time.perf_counter()
-    while done < 2 or time.perf_counter() - began < seconds:
-        float((matrix @ matrix)[0, 0])
-        done += 1
-    return 2.0 * size**3 * done / (time.perf_counter() - began)
 
 
 def _stages(
@@ -196,7 +120,7 @@ def _stages(
     tuned = recipe.finetune
     for name, read in (("target", (forget, retain, general)), ("oracle", (retain, general))):
         if tuned is not None and (name == "target" or tuned.oracle):
-            rows, tokens = _sum(*(s.records for s in read)), _sum(*(s.tokens for s in read))
+            rows, tokens = total(*(s.records for s in read)), total(*(s.tokens for s in read))
             yield _stage(f"fine-tune the {name}", recipe, tuned.train, rows, _ratio(tokens, rows), shape, False, speed)
     lengths = [_ratio(s.tokens, s.records) for s in sides.values() if any(term.on == s.name for term in terms)]
     together = None if None in lengths else sum(length for length in lengths if length is not None)
@@ -234,7 +158,7 @@ def _stage(
     if steps is not None and per_epoch and tokens_a_row is not None and shape.parameters.value is not None:
         passes = 6 + (2 if reference else 0) + (2 if train.gradient_checkpointing else 0)
         tokens = steps / per_epoch * (rows.value or 0) * tokens_a_row
-        seconds = passes * shape.parameters.value * tokens / (speed * _EFFICIENCY)
+        seconds = passes * shape.parameters.value * tokens / (speed * EFFICIENCY)
     sizes = memory(shape, recipe.model.dtype, train, in_batch, reference)
     return Stage(name, Amount(steps, rows.exact or train.max_steps > 0), per_epoch, sizes, seconds)
 
@@ -295,25 +219,6 @@ def tokenizer_of(model: Model) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _local_shape(folder: str) -> Shape:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    text = config.get_text_config()
-    return Shape(Amount(model.num_parameters()), int(text.hidden_size), int(text.num_hidden_layers))
-
-
-def _fresh_shape(fresh: FreshModel) -> Shape:
-    """A Llama of this size: embedding, four square and three wide matrices and two norms a layer, the last norm."""
-    width = fresh.hidden_size
-    layer = 4 * width**2 + 3 * width * fresh.intermediate_size + 2 * width
-    tables = fresh.vocab_size * width * (1 if fresh.tie_word_embeddings else 2)
-    return Shape(Amount(tables + fresh.num_hidden_layers * layer + width), width, fresh.num_hidden_layers)
-
-
 def _model_name(model: Model) -> str:
     if model.fresh is not None:
         return "a Llama from scratch, with a tokenizer fitted on the records"
@@ -347,12 +252,6 @@ def _evaluation(recipe: Recipe) -> str:
     return f"{settings.suite} ({part}) from {where}; " + (
         f"oracle {settings.oracle}" if settings.oracle else "the oracle is made" if recipe.finetune else "no oracle"
     )
-
-
-def _sum(*amounts: Amount) -> Amount:
-    values = [amount.value for amount in amounts]
-    known = [value for value in values if value is not None]
-    return Amount(sum(known) if len(known) == len(values) else None, all(amount.exact for amount in amounts))
 
 
 def _ratio(tokens: Amount, rows: Amount) -> float | None:

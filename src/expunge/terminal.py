@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from expunge.reproduce import Reproduction
 
 
+_REFERENCES = {
+    "nothing": "not needed",
+    "numbers": "its numbers are remembered, a few for each token; no second model is kept",
+    "copied": "a frozen copy of the model: its whole distribution is read",
+}
 _LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
 _SHOWN = 5
 _CAUTION = "Memory and time are first estimates; the time is that of training alone."
@@ -167,10 +172,15 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
     for name, side in plan.sides.items():
         facts.add_row(name, escape(f"{side.where}: records {side.records}, tokens {side.tokens}"))
     facts.add_row("loss", escape("\n".join(plan.terms)))
-    facts.add_row("reference", "a frozen copy of the model" if plan.needs_reference else "not needed")
+    facts.add_row("reference", _REFERENCES[plan.reference])
     facts.add_row("evaluation", escape(plan.evaluation))
     facts.add_row("run folder", escape(plan.output_dir))
     yield facts
+    if plan.groundwork:
+        work = table("beside the training", "tokens read, at most", "time on this machine")
+        for one in plan.groundwork:
+            work.add_row(escape(one.name), str(one.tokens), duration(one.seconds))
+        yield work
     stages = table("training", "steps", "memory", "time on this machine")
     for stage in plan.stages:
         stages.add_row(stage.name, _steps(stage), _memory(stage), duration(stage.seconds))
