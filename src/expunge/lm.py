@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from expunge.attention import smoothed
 from expunge.core import At, Batch, Needs, TokenStats
 from expunge.errors import ModelError
 from expunge.fused import Head, ReferenceRows, naive_token_stats, placed, token_stats
+from expunge.packing import Packed, takes_any_mask
 from expunge.recipe import Model
 
 transformers_logging.disable_progress_bar()
@@ -174,6 +176,7 @@ class Scored(nn.Module):
     """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics.
 
     `bf16`: the backbone runs under autocast, and the head multiplies in bfloat16 too; statistics stay float32.
+    Sequences of unlike length share rows where the model's attention allows it, tested on the first such batch.
     """
 
     def __init__(self, model: PreTrainedModel, *, naive: bool = False, bf16: bool = False) -> None:
@@ -181,11 +184,12 @@ class Scored(nn.Module):
         self.model = model
         self._stats = naive_token_stats if naive else token_stats
         self._bf16 = bf16
+        self._packs, self._tested = not naive and takes_any_mask(model), False
         self.train(model.training)  # a new module says it trains; whoever puts back its mode would switch dropout on
 
     def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
         """Statistics (B, T) of the batch's scored tokens; `reference` as `reference_rows` returns it."""
-        states = self._states(batch, bool(needs.hidden))
+        states = self._states(batch, needs)
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
         targets = batch.targets.clamp(min=0)[read]
         rows = self._stats(states[-1][read], head_of(self.model), targets, needs, reference)
@@ -195,12 +199,47 @@ class Scored(nn.Module):
         """Final hidden states at the positions that vocabulary maps read, without gradient."""
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
         with torch.no_grad(), smoothed(self.model, next(iter(needs.smoothing), None)):
-            return ReferenceRows(self._states(batch, False)[-1][read], head_of(self.model))
+            return ReferenceRows(self._states(batch, replace(needs, hidden=frozenset()))[-1][read], head_of(self.model))
 
-    def _states(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:
+    def _states(self, batch: Batch, needs: Needs) -> tuple[Tensor, ...]:
+        """The states (B, T, D); what they are at padding matters only where maps are asked for everywhere."""
+        every_layer = bool(needs.hidden)
+        packed = Packed.of(batch.attention_mask) if self._packs and not needs.everywhere else None
+        if packed is None or not packed.saves:
+            return self._padded(batch, every_layer)
+        if not self._tested:
+            self._tested = True
+            if not self._apart(batch, packed):
+                self._packs = False
+                warnings.warn(
+                    f"{type(self.model).__name__}: sequences side by side in a row do not give the states that they "
+                    "give alone; batches are padded instead, at the same numbers and more work",
+                    stacklevel=2,
+                )
+                return self._padded(batch, every_layer)
+        return tuple(packed.unpack(states) for states in self._packed(batch, packed, every_layer))
+
+    def _padded(self, batch: Batch, every_layer: bool) -> tuple[Tensor, ...]:
+        ids, mask = batch.input_ids, batch.attention_mask.long()
+        return states_of(self.model, ids, mask, bf16=self._bf16, every_layer=every_layer)
+
+    def _packed(self, batch: Batch, packed: Packed, every_layer: bool) -> tuple[Tensor, ...]:
+        mask = packed.attention(torch.bfloat16 if self._bf16 else self.model.dtype)
+        ids = packed.pack(batch.input_ids, batch.attention_mask)
         return states_of(
-            self.model, batch.input_ids, batch.attention_mask.long(), bf16=self._bf16, every_layer=every_layer
-        )
+            self.model, ids, mask, positions=packed.positions, bf16=self._bf16, every_layer=every_layer
+        )  # fmt: skip
+
+    def _apart(self, batch: Batch, packed: Packed) -> bool:
+        """True if nothing leaks from one sequence of a row into another: states are those of the padded batch."""
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            alone = self._padded(batch, False)[-1][batch.attention_mask].float()
+            beside = packed.unpack(self._packed(batch, packed, False)[-1])[batch.attention_mask].float()
+        self.model.train(training)
+        exact = self.model.dtype == torch.float32 and not self._bf16
+        return bool((alone - beside).abs().max() <= (1e-4 if exact else 5e-2) * alone.abs().max().clamp(min=1e-6))
 
 
 def states_of(

@@ -18,6 +18,7 @@ from torch import Tensor
 from expunge.core import IGNORE
 from expunge.data.encode import Encoded
 from expunge.lm import LM, states_of
+from expunge.packing import takes_any_mask
 
 ROW_TOKENS = 192
 """Longer rows share more but pay for attention over branches that are masked away."""
@@ -66,13 +67,8 @@ class Tree:
 
 
 def usable(lm: LM) -> bool:
-    """True if the model's attention takes any mask and any positions: full attention, not a flash kernel, no window."""
-    config = lm.model.config.get_text_config()
-    settings = config.to_dict()
-    layers = settings.get("layer_types") or []
-    full = all(layer == "full_attention" for layer in layers) and not (not layers and settings.get("sliding_window"))
-    rotary = settings.get("rope_parameters") is not None or settings.get("rope_theta") is not None
-    return full and rotary and config._attn_implementation in ("sdpa", "eager")
+    """True if the model's attention takes any mask and any positions."""
+    return takes_any_mask(lm.model)
 
 
 def plan(paths: Sequence[Path], groups: Sequence[Hashable], indices: Sequence[int]) -> list[Tree]:
