@@ -35,26 +35,33 @@ def diagnose(run: Run) -> None:
 
 
 def audit(
-    candidate: Annotated[str, typer.Option(help="The model to judge: folder, hub name or run folder.")],
+    candidate: Annotated[str, typer.Option(help="The model to judge: folder, hub name, run folder, or its address.")],
     base: Annotated[str, typer.Option(help="The model that it was made from.")],
     data: Annotated[str, typer.Option(help="File with the records that should be gone.")],
     retain: Annotated[str | None, typer.Option(help="File with records that should be left.")] = None,
     holdout: Annotated[str | None, typer.Option(help="File with records that neither model has read.")] = None,
     gate: GateFile = None,
     salt: Annotated[str | None, typer.Option(help="Decides the held-out probes; drawn if not given.")] = None,
+    served: Annotated[str, typer.Option(help="Of a candidate by its address: the name it is served under.")] = "",
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key of the address.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Send texts unencrypted to another machine.")] = False,
     recipe: Annotated[str | None, typer.Option(help="Recipe with template and other settings.")] = None,
     out: Annotated[Path, typer.Option(help="Run folder of the audit.")] = Path("runs/audit"),
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Further settings.")] = None,
 ) -> None:
     """Judge somebody else's model, with no training: probes no method has seen, the numbers, the verdict."""
     from expunge import pipeline
+    from expunge.evals.hosted import Hosted
     from expunge.resolve import resolve
 
     files = {"forget": data, "retain": retain, "holdout": holdout}
     given = [f"data.{side}.path={path}" for side, path in files.items() if path is not None]
     resolved = resolve(recipe, [f"model.model_name_or_path={base}", *given, *(overrides or ())], None)
     text = None if gate is None else gate.read_text(encoding="utf-8")
-    folder, found = pipeline.audit(candidate, resolved, out, gate_text=text, salt=salt)
+    whom: str | Hosted = candidate
+    if candidate.startswith(("http://", "https://")):
+        whom = Hosted(candidate, served, key_env, insecure)
+    folder, found = pipeline.audit(whom, resolved, out, gate_text=text, salt=salt)
     show(found)
     typer.echo(f"Run folder: {folder.path}")
     raise typer.Exit(found.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from expunge.data.preflight import Finding
 from expunge.data.probes import reworded
 from expunge.data.records import Record
 from expunge.errors import DataError, ModelError
-from expunge.evals import harness, muse, tofu, verdict
+from expunge.evals import harness, hosted, muse, tofu, verdict
+from expunge.evals.hosted import Hosted, Reach
 from expunge.evals.known import unknown_records
 from expunge.evals.numbers import Bootstrap
 from expunge.evals.verdict import Verdict
@@ -246,7 +247,7 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
 
 
 def audit(
-    candidate: str | Path,
+    candidate: str | Path | Hosted,
     recipe: Recipe,
     out: str | Path,
     *,
@@ -256,8 +257,9 @@ def audit(
 ) -> tuple[RunFolder, Verdict]:
     """The run folder and the verdict of somebody else's model, beside the recipe's, which is what it was made from.
 
-    Nothing is trained. The forget records are also asked in frames that the salt decides; it is drawn if not given, and
-    stands in the manifest with the gate, both before the first model is loaded.
+    A `Hosted` candidate is judged by what its server says. Nothing is trained. The forget records are also asked in
+    frames that the salt decides; it is drawn if not given, and stands in the manifest with the gate, both before the
+    first model is loaded.
     """
     show = progress or progresses.automatic()
     if recipe.model.model_name_or_path is None:
@@ -267,31 +269,69 @@ def audit(
     with runfolder.recording(folder):
         sets = sets_of(own)
         drawn = (folder.manifest.get("audit") or {}).get("salt") or salt or secrets.token_hex(8)
-        folder.update(audit={"salt": drawn, "candidate": str(candidate)})
+        facts: dict[str, object] = {"salt": drawn, "candidate": str(candidate)}
+        reach = None
+        if isinstance(candidate, Hosted):
+            reach, facts["candidate"] = _reach(own, candidate, folder), f"{candidate.base_url} {candidate.model}"
+            facts["endpoint"] = asdict(reach)
+        folder.update(audit=facts)
         asked = reworded(sets["forget"], drawn)
         sets |= {"forget_reworded": asked} if asked else {}
         if not folder.has(runfolder.GATE):
-            gate.keep(folder, gate_text or audit_gate(sets))
+            gate.keep(folder, gate_text or audit_gate(sets, scored=reach is None or reach.scores))
         references(own, folder, {}, sets, show, Together())
-        judge(own, folder, MODEL, _model_in(candidate), sets, oracle_tables(own, folder), show)
+        if isinstance(candidate, Hosted):
+            assert reach is not None
+            _judge_hosted(own, folder, candidate, reach, sets, show)
+        else:
+            judge(own, folder, MODEL, _model_in(candidate), sets, oracle_tables(own, folder), show)
     found = verdict.of_run(folder.path, resamples=own.evaluation.resamples)
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder, found
 
 
-def audit_gate(sets: Sets) -> str:
-    """The gate of an audit that brings none: half of the base's knowledge at most, nine tenths of the rest at least."""
+def _reach(recipe: Recipe, candidate: Hosted, folder: RunFolder) -> Reach:
+    """What the candidate's server can do, tried on a text that has nothing to do with the data."""
+    ids = lms.load_tokenizer(recipe.model).encode("The days of the week are Monday, Tuesday, Wednesday.")
+    with hosted.asking(candidate, folder, recipe.evaluation.max_new_tokens) as server:
+        return server.reach(ids)
+
+
+def _judge_hosted(
+    recipe: Recipe, folder: RunFolder, candidate: Hosted, reach: Reach, sets: Sets, show: Progress
+) -> None:
+    """As `judge`, by what a server says. What the base has and the server does not tell is absent, with the reason."""
+    settings = settings_of(recipe)
+    encoder = Encoder.from_recipe(lms.load_tokenizer(recipe.model), recipe.data)
+    with show.stage(f"Ask {candidate.model}") as bar:
+        with hosted.asking(candidate, folder, settings.max_new_tokens) as server:
+            hosted.make_tables(
+                server, reach, encoder, _fitting(sets, encoder), folder, MODEL, settings,
+                lambda what, done, total: bar(done, total, what),
+            )  # fmt: skip
+        unknown = {} if reach.scores else dict.fromkeys(folder.read_json(f"eval/{TARGET}/metrics.json"), reach.why)
+        tofu.write_judgement(
+            folder, MODEL, oracle_tables(recipe, folder), verdict.tables_of(folder, TARGET), settings, unknown
+        )
+
+
+def audit_gate(sets: Sets, scored: bool = True) -> str:
+    """The gate of an audit that brings none: half of the base's knowledge at most, nine tenths of the rest at least.
+
+    Knowledge is the probability of the right answers; where only texts are known (not `scored`), ROUGE.
+    """
     if not sets.get("retain"):
         raise DataError(
             "an audit needs records that the model should still know, or a broken one would pass: set data.retain, or "
             "bring a gate of your own"
         )
-    bounds = ["{metric: forget_Q_A_Prob, at_most: 0.5, of: target}"]
+    what = "Q_A_Prob" if scored else "Q_A_ROUGE"
+    bounds = [f"{{metric: forget_{what}, at_most: 0.5, of: target}}"]
     if sets.get("forget_reworded"):
-        bounds.append("{metric: forget_reworded_Q_A_Prob, at_most: 0.5, of: target}")
-    if sets.get("holdout"):
+        bounds.append(f"{{metric: forget_reworded_{what}, at_most: 0.5, of: target}}")
+    if sets.get("holdout") and scored:
         bounds.append("{metric: forget_excess_Prob, at_most: 0.1}")
-    bounds.append("{metric: retain_Q_A_Prob, at_least: 0.9, of: target}")
+    bounds.append(f"{{metric: retain_{what}, at_least: 0.9, of: target}}")
     return "claim: suppression\nconditions:\n" + "".join(f"- {bound}\n" for bound in bounds)
 
 

@@ -80,10 +80,11 @@ def _terms(
     else:
         absent["ou_memorization"] = "needs paraphrases and wrong answers of forget records, under both models"
     aucs = {} if reference is None or reference.aucs is None else reference.aucs
-    if HOLDOUT in own.sets and set(_ATTACKS) <= set(aucs) and max(aucs[a] for a in _ATTACKS) < 1:
+    known = set(aucs).intersection(*(measure.attacks(s, how) for n, s in own.sets.items() if n in (FORGET, HOLDOUT)))
+    if HOLDOUT in own.sets and set(_ATTACKS) <= known and max(aucs[a] for a in _ATTACKS) < 1:
         terms["ou_privacy"] = _harmonic([_private(own.sets, name, aucs[name], how) for name in _ATTACKS])
     else:
-        absent["ou_privacy"] = "needs a holdout set, and an oracle's AUC of each attack below 1"
+        absent["ou_privacy"] = "needs a holdout set, each attack, and an oracle's AUC of each below 1"
     mine, theirs = _utility(own.utility), _utility(target.utility)
     if mine is not None and theirs is not None and _alike(own.utility, target.utility):
         terms["ou_utility"] = lambda drawn: np.clip(_over(mine(drawn), theirs(drawn)), 0, 1)

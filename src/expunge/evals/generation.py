@@ -27,17 +27,23 @@ def generate(
     prompts = [encoder.prompt_ids(record) for record in records]
     stops = stop_ids(lm, encoder, records)
     written = complete(lm, prompts, stops, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    decoded = [str(lm.tokenizer.decode(list(text.ids), skip_special_tokens=True)).strip() for text in written]
+    return table_of(records, [(said, len(w.ids), w.stopped) for said, w in zip(decoded, written, strict=True)])
+
+
+def table_of(records: Sequence[Record], written: Sequence[tuple[str, int, bool]]) -> pa.Table:
+    """The generation table of answers given as (text, how many tokens, whether it stopped by itself)."""
     rows = [
         {
             "id": record.id,
             "subject": record.subject,
             "prompt": record.prompt,
             "reference": record.answer,
-            "generation": str(lm.tokenizer.decode(list(text.ids), skip_special_tokens=True)).strip(),
-            "n_tokens": len(text.ids),
-            "stopped": text.stopped,
+            "generation": text,
+            "n_tokens": tokens,
+            "stopped": stopped,
         }
-        for record, text in zip(records, written, strict=True)
+        for record, (text, tokens, stopped) in zip(records, written, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=GENERATIONS)
 

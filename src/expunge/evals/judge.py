@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from expunge.errors import RunFolderError
 from expunge.evals import composite, measure, membership, metrics, peer, stats
-from expunge.evals.measure import FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, per_item
+from expunge.evals.measure import ASKED, FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, per_item
 from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap, Number, defined, mean
 from expunge.evals.stats import FloatArray, Interval, Sample
@@ -99,7 +99,7 @@ def judge(
 ) -> Judgement:
     """Every number that these tables and this reference give. `texts` are answers of sets that were only asked."""
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
-    items |= {f"{name}_ROUGE": metrics.rouge_f1(table) for name, table in (texts or {}).items()}
+    items |= dict(_told(name, table, how) for name, table in (texts or {}).items())
     numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
     absent: dict[str, str] = {}
     _utility(sets, items, numbers, absent, bootstrap)
@@ -116,6 +116,13 @@ def judge(
         numbers |= made
         absent |= missing
     return Judgement({name: numbers[name] for name in sorted(numbers)}, absent, items)
+
+
+def _told(name: str, table: pa.Table, how: Convention) -> tuple[str, PerItem]:
+    """What the answers of a set say that was asked and not scored: MUSE's tasks in MUSE's way."""
+    if name in ASKED:
+        return f"{name}_ROUGE", metrics.rouge_f1(table)
+    return f"{measure.prefix(name)}_Q_A_ROUGE", metrics.rouge(table, how.strip_prompt)["rougeL_recall"]
 
 
 def _side(sets: Mapping[str, Measured], how: Convention) -> composite.Side:

@@ -20,6 +20,8 @@ from expunge.evals.metrics import PerItem
 from expunge.evals.table import Answers
 
 FORGET, HOLDOUT = "forget", "holdout"
+ASKED = ("forget_verbmem", "forget_knowmem", "retain_knowmem")
+"""Sets of MUSE that are asked and never scored."""
 TOFU_UTILITY = ("retain", "real_authors", "world_facts")
 _PREFIX = {"real_authors": "ra", "world_facts": "wf"}
 
@@ -123,22 +125,23 @@ def tofu_truth_ratio(measured: Measured) -> PerItem | None:
 def attacks(measured: Measured, how: Convention) -> dict[str, PerItem]:
     """Membership scores of a set's answers, low for members: loss, zlib, min-k and min-k++ with k = 40%.
 
-    The gradient norm is among them where the score table has it.
+    The gradient norm is among them where the score table has it, and min-k++ unless it lacks every entropy.
     """
+    spread = not np.isnan(measured.answers.entropy).all()
     norms = metrics.gradient_norm(measured.answers)
     return {
         "mia_loss": measured.loss,
         "mia_zlib": metrics.zlib_score(measured.loss, measured.answers.texts),
         "mia_min_k": metrics.min_k(measured.answers, empty=how.empty),
-        "mia_min_k_plus_plus": metrics.min_k_plus_plus(measured.answers, empty=how.empty),
+        **({"mia_min_k_plus_plus": metrics.min_k_plus_plus(measured.answers, empty=how.empty)} if spread else {}),
         **({} if norms is None else {"mia_gradnorm": norms}),
     }
 
 
 def read_sets(folder: Path) -> dict[str, Measured]:
-    """Every set of an evaluation folder (eval/LABEL of a run); RunFolderError if it has no score table."""
+    """Every set of an evaluation folder (eval/LABEL of a run) that was scored; RunFolderError if it has no table."""
     files = sorted((folder / "scores").glob("*.parquet"))
-    if not files:
+    if not files and not any((folder / "generations").glob("*.parquet")):
         raise RunFolderError(f"'{folder}' holds no score tables (scores/*.parquet). Evaluate a model into it first.")
     sets = {}
     for file in files:

@@ -46,6 +46,8 @@ def judge(sets: Mapping[str, Measured], reference: Reference | None, how: Conven
     _reference_attack(sets, reference, scores, absent)
     if "mia_gradnorm" not in scores:
         absent["mia_gradnorm"] = "gradients were not measured. Set evaluation.grad_norm=true"
+    if "mia_min_k_plus_plus" not in scores:
+        absent["mia_min_k_plus_plus"] = "the tables hold no entropies: what answered gives log-probabilities alone"
     for name, (inside, outside) in scores.items():
         whose = reference.name if reference is not None and name == "mia_reference" else None
         numbers[name] = _auc(inside, outside, whose, bootstrap)

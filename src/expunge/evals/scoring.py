@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from expunge import trees
 from expunge.core import IGNORE, Needs
@@ -118,7 +119,7 @@ def score_items(
             done += len(answered)
             if progress is not None:
                 progress(done, len(rows))
-    return _table(lm, rows, stats)
+    return table_of(lm.tokenizer, rows, stats)
 
 
 def _divide(
@@ -169,7 +170,8 @@ def _numbers(stats: Rows) -> Numbers:
     return flat
 
 
-def _table(lm: LM, rows: Sequence[Item], stats: Sequence[Numbers]) -> pa.Table:
+def table_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Item], stats: Sequence[Numbers]) -> pa.Table:
+    """The score table of rows whose numbers, (statistics, scored tokens) each, are known; NaN where one is not."""
     bounds = pa.array(np.cumsum([0, *(part.shape[1] for part in stats)]).astype(np.int32))
     flat = np.concatenate([np.zeros((len(_NUMBERS) + 1, 0), np.float32), *stats], axis=1)
     ranges = [row.encoded.offsets[row.mask] for row in rows]
@@ -185,7 +187,7 @@ def _table(lm: LM, rows: Sequence[Item], stats: Sequence[Numbers]) -> pa.Table:
         "text": [row.text for row in rows],
         "truncated": [row.encoded.truncated for row in rows],
         "eos": [len(places) > 0 and int(places[-1, 0]) < 0 for places in ranges],
-        "tokens": pa.array([_tokens(lm, row) for row in rows], pa.list_(pa.string())),
+        "tokens": pa.array([_tokens(tokenizer, row) for row in rows], pa.list_(pa.string())),
         "start": lists(spans[:, 0]),
         "end": lists(spans[:, 1]),
         **{name: lists(flat[index]) for index, name in enumerate(_NUMBERS)},
@@ -194,10 +196,10 @@ def _table(lm: LM, rows: Sequence[Item], stats: Sequence[Numbers]) -> pa.Table:
     return pa.table({name: columns[name] for name in SCORES.names}, schema=SCORES)
 
 
-def _tokens(lm: LM, row: Item) -> list[str]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, row: Item) -> list[str]:
     """The characters of each scored token; outside the answer, what the tokenizer writes for it."""
     places, ids = row.encoded.offsets[row.mask].tolist(), row.encoded.targets[row.mask].tolist()
     return [
-        row.text[start:end] if start >= 0 else str(lm.tokenizer.decode([token]))
+        row.text[start:end] if start >= 0 else str(tokenizer.decode([token]))
         for (start, end), token in zip(places, ids, strict=True)
     ]

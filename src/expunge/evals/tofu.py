@@ -110,10 +110,25 @@ def evaluate(
     if not sets.get(FORGET):
         raise DataError(f"the evaluation needs a forget set; it was given {', '.join(sets) or 'no set'}")
     make_tables(lm, encoder, sets, run, label, how, progress)
+    return write_judgement(run, label, reference, target, how)
+
+
+def write_judgement(
+    run: RunFolder,
+    label: str,
+    reference: Path | None,
+    target: Path | None,
+    how: Settings,
+    unknown: Mapping[str, str] | None = None,
+) -> Judgement:
+    """The judgement of the tables in eval/LABEL; its items, metrics and what is absent are written beside them.
+
+    `unknown`: why numbers cannot be had at all, where that is known better than the tables tell.
+    """
     folder = run.file(f"eval/{label}")
     judgement = judge_folder(folder, reference, target=target, convention=how.convention, bootstrap=how.bootstrap)
     run.write_json(f"eval/{label}/metrics.json", judgement.entries())
-    run.write_json(f"eval/{label}/absent.json", judgement.absent)
+    run.write_json(f"eval/{label}/absent.json", _absent(judgement, unknown or {}))
     run.write_table(f"eval/{label}/{ITEMS_TABLE}", items_table(judgement))
     return judgement
 
@@ -150,10 +165,10 @@ def make_tables(
         wanted.add(path)
         if keyed.key_of(run.file(path)) != key:
             scores = scoring.score_items(
-                lm, rows, token_budget=settings.token_budget, progress=_told(progress, f"{name}: scoring")
+                lm, rows, token_budget=settings.token_budget, progress=told(progress, f"{name}: scoring")
             )
             if graded:
-                norms = gradients.norms(lm, rows, progress=_told(progress, f"{name}: gradients"))
+                norms = gradients.norms(lm, rows, progress=told(progress, f"{name}: gradients"))
                 scores = scores.append_column(GRAD_NORM, pa.array(norms, pa.float64()))
             run.write_table(path, keyed.with_key(scores, key))
         asked = [record for record in records if record.prompt]
@@ -170,7 +185,7 @@ def make_tables(
                 asked,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
-                progress=_told(progress, f"{name}: generating"),
+                progress=told(progress, f"{name}: generating"),
             )
             run.write_table(path, keyed.with_key(texts, key))
     for what in ("scores", "generations"):
@@ -198,8 +213,8 @@ def _task_table(
     digest.update(repr([(record.id, record.answer) for record in records]).encode())
     key = {"format": _FORMAT, "model": model, "items": digest.hexdigest()[:16]}
     if keyed.key_of(run.file(path)) != key:
-        told = _told(progress, f"{name}: generating")
-        texts = muse.generate(lm, encoder, task, records, batch_size=settings.batch_size, progress=told)
+        listener = told(progress, f"{name}: generating")
+        texts = muse.generate(lm, encoder, task, records, batch_size=settings.batch_size, progress=listener)
         run.write_table(path, keyed.with_key(texts, key))
     return [path]
 
@@ -209,6 +224,10 @@ def write_log(run: RunFolder, label: str, reference: Path | None = None) -> Path
     folder = run.file(f"eval/{label}")
     numbers = metrics_from_folder(folder, reference, convention="openunlearning", resamples=2)
     return peer.write_log(folder, folder / peer.LOG_NAME, numbers)
+
+
+def _absent(judgement: Judgement, unknown: Mapping[str, str]) -> dict[str, str]:
+    return {**judgement.absent, **{name: why for name, why in unknown.items() if name not in judgement.numbers}}
 
 
 def items_table(judgement: Judgement) -> pa.Table:
@@ -222,7 +241,8 @@ def items_table(judgement: Judgement) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ITEMS)
 
 
-def _told(progress: OnProgress | None, what: str) -> Callable[[int, int], None] | None:
+def told(progress: OnProgress | None, what: str) -> Callable[[int, int], None] | None:
+    """A listener of one piece of work, from one of the whole evaluation."""
     if progress is None:
         return None
     return lambda done, total: progress(what, done, total)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
+from expunge.errors import MethodError
 from expunge.identifiers.finding import IdentifierError
 
 OPENAI = "api.openai.com"
@@ -59,6 +61,15 @@ def well_formed(base_url: str) -> tuple[SplitResult, str]:
             "the key comes from the environment variable that key_env names."
         )
     return parts, site
+
+
+def require_name(key_env: str) -> None:
+    """MethodError unless this may be the name of an environment variable; what was given is not repeated."""
+    if key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", key_env):
+        raise MethodError(
+            "key_env must be the NAME of an environment variable, in capitals, such as MY_KEY; what was given is not "
+            "one (and is not repeated here, in case it is the key)."
+        )
 
 
 def key_from_environment(name: str, at: Address) -> SecretStr | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
@@ -16,14 +14,14 @@ from pydantic import BeforeValidator
 from expunge.data.records import Record
 from expunge.errors import MethodError
 from expunge.identifiers import prompt
-from expunge.identifiers.address import address, key_from_environment, well_formed
+from expunge.identifiers.address import address, key_from_environment, require_name, well_formed
 from expunge.identifiers.endpoint import Completion, Endpoint, Json, Settings
 from expunge.identifiers.finding import Estimate, Finding, IdentifierError, spans_of
 from expunge.identifiers.locate import Range, locate
-from expunge.identifiers.pacing import Stopped
 from expunge.identifiers.prompt import Window
 from expunge.identifiers.replies import Reply, ReplyError, parse
 from expunge.identifiers.replycache import ReplyCache, open_cache, prompt_key
+from expunge.identifiers.workers import concurrently
 from expunge.registry import NonNegative, Positive, method
 
 Whole = Annotated[int, Ge(0)]
@@ -91,11 +89,7 @@ class Chat:
 
     def __post_init__(self) -> None:
         well_formed(self.base_url)
-        if self.key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_env):
-            raise MethodError(
-                "identifier 'chat': key_env must be the NAME of an environment variable, in capitals, such as "
-                "MY_KEY; what was given is not one (and is not repeated here, in case it is the key)."
-            )
+        require_name(self.key_env)
         if self.overlap * 2 > self.window:
             raise MethodError(
                 f"identifier 'chat': overlap={self.overlap} is more than half of window={self.window}. Make it smaller."
@@ -140,7 +134,7 @@ class Chat:
         parts: dict[int, list[_Part]] = {}
         try:
             yield from (Finding(record, ()) for record, cut in zip(records, cuts, strict=True) if not cut)
-            for job, part in _concurrently(jobs, work, self.concurrency, stop):
+            for job, part in concurrently(jobs, work, self.concurrency, stop):
                 done = parts.setdefault(job.record, [])
                 done.append(part)
                 if len(done) == len(cuts[job.record]):
@@ -204,50 +198,6 @@ class Chat:
             retries=self.retries, timeout=self.timeout, longest_wait=self.longest_wait,
             per_minute=self.requests_per_minute,
         )  # fmt: skip
-
-
-def _concurrently(
-    jobs: Iterator[_Job], work: Callable[[_Job], _Part], threads: int, stop: threading.Event
-) -> Iterator[tuple[_Job, _Part]]:
-    """Jobs with their results as they come. After a failure nothing new is sent, what is under way is still given.
-
-    The threads are daemons and are not waited for when the reader stops: an interrupt does not hang on a slow server.
-    """
-    results: SimpleQueue[tuple[_Job, _Part | BaseException] | None] = SimpleQueue()
-    lock = threading.Lock()
-
-    def serve() -> None:
-        while not stop.is_set():
-            with lock:
-                job = next(jobs, None)
-            if job is None:
-                break
-            try:
-                results.put((job, work(job)))
-            except Stopped:
-                break
-            except BaseException as error:
-                stop.set()
-                results.put((job, error))
-        results.put(None)
-
-    for number in range(threads):
-        threading.Thread(target=serve, name=f"expunge-chat-{number}", daemon=True).start()
-    failure: BaseException | None = None
-    ended = 0
-    try:
-        while ended < threads:
-            result = results.get()
-            if result is None:
-                ended += 1
-            elif isinstance(result[1], BaseException):
-                failure = failure or result[1]
-            else:
-                yield result[0], result[1]
-    finally:
-        stop.set()
-    if failure is not None:
-        raise failure
 
 
 def _merged(record: Record, parts: Sequence[_Part], source: str) -> Finding:

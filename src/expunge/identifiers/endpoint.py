@@ -1,23 +1,24 @@
-"""One chat endpoint: what is sent, and what is done when it does not answer."""
+"""One endpoint that speaks OpenAI's protocol: what is sent, and what is done when it does not answer."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import SecretStr
 
 from expunge.errors import MissingExtraError
 from expunge.identifiers.address import OPENAI, Address
-from expunge.identifiers.finding import IdentifierError
+from expunge.identifiers.finding import IdentifierError, RefusedError
 from expunge.identifiers.pacing import Gate, Stopped, backoff, retry_after
 from expunge.identifiers.prompt import Message
 from expunge.identifiers.replies import SCHEMA
 
 Json = Literal["auto", "schema", "object", "none"]
+_R = TypeVar("_R")
 _PLAIN_HEADERS = frozenset(
     ("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "user-agent")
 )
@@ -35,6 +36,17 @@ class Completion:
     finish: str
     tokens_in: int = 0
     tokens_out: int = 0
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """What a server says of the tokens of a prompt: log-probability of each, and of the likeliest in its place.
+
+    Both begin at the second token: nothing predicts the first.
+    """
+
+    logp: tuple[float, ...]
+    best: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class _Problem:
 
     text: str
     again: bool = False
+    refused: bool = False
     wait: float | None = None
     adapt: Literal["json", "max_tokens"] | None = None
 
@@ -79,17 +92,30 @@ class Endpoint:
         self._client.close()
 
     def ask(self, messages: Sequence[Message], key: str) -> Completion:
+        """A chat model's reply, asked for as `_persist` says. `key` seeds the jitter of the pauses."""
+        return self._persist(lambda form, limit: self._chat(messages, form, limit), key)
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, key: str) -> Completion:
+        """What the model writes after these tokens, at the temperature of the settings."""
+        asked: dict[str, Any] = {"max_tokens": max_tokens, "temperature": self.settings.temperature or 0.0}
+        return self._persist(lambda form, limit: self._continued(prompt, asked), key)
+
+    def read(self, tokens: Sequence[int], key: str) -> PromptTokens:
+        """The log-probabilities of these tokens; RefusedError if the server does not give them."""
+        return self._persist(lambda form, limit: self._read(tokens), key)
+
+    def _persist(self, once: Callable[[Json, str], _R | _Problem], key: str) -> _R:
         """The reply; asked again after what may pass (429, 5xx, time-outs, cut connections), with growing pauses.
 
-        `key` seeds the jitter of the pauses. IdentifierError after the last try, or at once where trying again
-        cannot help; Stopped if the run ended meanwhile.
+        IdentifierError after the last try, or at once where trying again cannot help; Stopped if the run ended
+        meanwhile.
         """
         failed, adapted = 0, 0
         while True:
             self.gate.enter()
             used = self._format, self._limit_name
-            outcome = self._once(messages, *used)
-            if isinstance(outcome, Completion):
+            outcome = once(*used)
+            if not isinstance(outcome, _Problem):
                 return outcome
             if outcome.adapt and adapted < 3 and self._adapt(outcome.adapt, used):
                 adapted += 1
@@ -97,7 +123,8 @@ class Endpoint:
             failed += 1
             if not outcome.again or failed > self.settings.retries:
                 tries = f" after {failed} tries" if failed > 1 else ""
-                raise IdentifierError(f"{self.address.site}, model '{self.settings.model}'{tries}: {outcome.text}")
+                kind = RefusedError if outcome.refused else IdentifierError
+                raise kind(f"{self.address.site}, model '{self.settings.model}'{tries}: {outcome.text}")
             self._pause(outcome, failed, key)
 
     def _pause(self, problem: _Problem, failed: int, key: str) -> None:
@@ -127,17 +154,52 @@ class Endpoint:
                 return True
             return False
 
-    def _once(self, messages: Sequence[Message], form: Json, limit_name: str) -> Completion | _Problem:
-        """One request. Nothing of the client's own exceptions survives it: they may hold headers."""
-        import openai
-
+    def _chat(self, messages: Sequence[Message], form: Json, limit_name: str) -> Completion | _Problem:
         extra: dict[str, Any] = {limit_name: self.settings.max_tokens}
         if self.settings.temperature is not None:
             extra["temperature"] = self.settings.temperature
         if form != "none":
             extra["response_format"] = _RESPONSE_FORMATS[form]
+        create = self._client.chat.completions.create
+        reply = self._once(lambda: create(model=self.settings.model, messages=list(messages), **extra))
+        return reply if isinstance(reply, _Problem) else self._completion(reply)
+
+    def _continued(self, prompt: Sequence[int], asked: Mapping[str, Any]) -> Completion | _Problem:
+        create = self._client.completions.create
+        reply = self._once(lambda: create(model=self.settings.model, prompt=list(prompt), **asked))
+        if isinstance(reply, _Problem):
+            return reply
+        choice = _first(reply)
+        text = getattr(choice, "text", None)
+        if not isinstance(text, str):
+            return _Problem("the answer is not a completion. Check base_url; it usually ends in /v1.", again=True)
+        return Completion(self._scrubbed(text), str(getattr(choice, "finish_reason", "")), *_counted(reply))
+
+    def _read(self, tokens: Sequence[int]) -> PromptTokens | _Problem:
+        # a token is written too, because not every server answers if none is asked for; it is cut off
+        asked: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+        create = self._client.completions.create
+        reply = self._once(lambda: create(model=self.settings.model, prompt=list(tokens), **asked))
+        if isinstance(reply, _Problem):
+            return reply
+        found = getattr(_first(reply), "logprobs", None)
+        logp, top = (getattr(found, name, None) for name in ("token_logprobs", "top_logprobs"))
+        if not isinstance(logp, list) or len(logp) not in (len(tokens), len(tokens) + 1):
+            return _Problem("it gives no log-probability of each token of a prompt (echo, logprobs).", refused=True)
+        if not isinstance(top, list) or len(top) != len(logp):
+            return _Problem("it does not say which token is likeliest (top_logprobs).", refused=True)
+        own = [float(value) for value in logp[1 : len(tokens)] if isinstance(value, (int, float))]
+        best = [float(max(one.values())) for one in top[1 : len(tokens)] if one]
+        if not len(own) == len(best) == len(tokens) - 1:
+            return _Problem("some of its log-probabilities of a prompt are missing.", refused=True)
+        return PromptTokens(tuple(own), tuple(best))
+
+    def _once(self, send: Callable[[], Any]) -> Any | _Problem:
+        """One request. Nothing of the client's own exceptions survives it: they may hold headers."""
+        import openai
+
         try:
-            reply = self._client.chat.completions.create(model=self.settings.model, messages=list(messages), **extra)
+            return send()
         except openai.APIStatusError as error:
             return self._status_problem(error.status_code, error.response.headers, error.body)
         except openai.APITimeoutError:
@@ -149,22 +211,18 @@ class Endpoint:
             if self.stop.is_set():
                 raise Stopped from None
             return _Problem(f"the answer is not of this protocol ({type(error).__name__}). Check base_url.", again=True)
-        return self._completion(reply)
 
     def _completion(self, reply: Any) -> Completion | _Problem:
         """The text of a reply; servers differ, so nothing in it is taken for granted."""
         strange = _Problem("the answer is not a chat completion. Check base_url; it usually ends in /v1.", again=True)
-        choices = getattr(reply, "choices", None)
-        if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
+        choice = _first(reply)
+        message = getattr(choice, "message", None)
+        if message is None:
             return strange
-        message = choices[0].message
         if getattr(message, "refusal", None):
             return _Problem("the model refuses to mark this text. Use another model or identifier.")
         text = message.content if isinstance(message.content, str) else ""
-        usage = getattr(reply, "usage", None)
-        counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
-        tokens = [count if isinstance(count, int) else 0 for count in counts]
-        return Completion(self._scrubbed(text), str(getattr(choices[0], "finish_reason", "")), *tokens)
+        return Completion(self._scrubbed(text), str(getattr(choice, "finish_reason", "")), *_counted(reply))
 
     def _status_problem(self, status: int, headers: Mapping[str, str], body: object) -> _Problem:
         detail = body if isinstance(body, Mapping) else {}
@@ -183,13 +241,26 @@ class Endpoint:
             return _Problem(f"{text}. Set window (characters) to less, so that long texts are cut into more pieces.")
         again = status in (408, 409, 425, 429) or (status >= 500 and status != 501)
         if code in _FATAL_CODES or not again:
-            return _Problem(text)
+            return _Problem(text, refused=status in (400, 404, 405, 422, 501))
         return _Problem(text, again=True, wait=retry_after(headers))
 
     def _scrubbed(self, text: str) -> str:
         """The text without the key, should a server repeat it."""
         secret = self._key.get_secret_value() if self._key else ""
         return text.replace(secret, "***") if secret else text
+
+
+def _first(reply: Any) -> Any:
+    """The first choice of a reply, or None."""
+    choices = getattr(reply, "choices", None)
+    return choices[0] if isinstance(choices, list) and choices else None
+
+
+def _counted(reply: Any) -> list[int]:
+    """Tokens in and out as the server counted them, 0 where it did not."""
+    usage = getattr(reply, "usage", None)
+    counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return [count if isinstance(count, int) else 0 for count in counts]
 
 
 _RESPONSE_FORMATS: Mapping[str, Mapping[str, Any]] = {
@@ -206,7 +277,7 @@ def _client(at: Address, key: SecretStr | None, settings: Settings) -> Any:
     try:
         import openai
     except ImportError:
-        raise MissingExtraError("identifier 'chat'", "llm") from None
+        raise MissingExtraError("asking an endpoint", "llm") from None
 
     def dress(request: Any) -> None:
         for name in list(request.headers):

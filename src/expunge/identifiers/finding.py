@@ -19,6 +19,10 @@ class IdentifierError(ExpungeError):
     """An identifier cannot be used, was not allowed to go on, or gave nothing usable; what it did say is kept."""
 
 
+class RefusedError(IdentifierError):
+    """A server answered that it does not do what it was asked for."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """The spans of one record, and what was counted on the way.

@@ -55,7 +55,9 @@ def open_cache(setting: str) -> ReplyCache:
     return ReplyCache(Path(home) / "expunge" / "chat")
 
 
-def prompt_key(url: str, model: str, parameters: Mapping[str, object], messages: Sequence[Message]) -> str:
+def prompt_key(
+    url: str, model: str, parameters: Mapping[str, object], prompt: Sequence[Message] | Sequence[int]
+) -> str:
     """SHA-256 of all that decides a reply; the key of the service is no part of it."""
-    asked = json.dumps([url, model, dict(parameters), list(messages)], sort_keys=True, ensure_ascii=True)
+    asked = json.dumps([url, model, dict(parameters), list(prompt)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(asked.encode()).hexdigest()
