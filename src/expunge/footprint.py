@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.recipe import FreshModel, Model, Train
+from expunge.recipe import Model, Train
+from expunge.sections import FreshModel
 
 _PHI = re.compile(r"phi-1[._]5", re.IGNORECASE)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -95,7 +95,7 @@ def needs(method: Any) -> str:
         return _preparation(method)
     found = method.needs
     if not found.policy:
-        return ", ".join(_LABELS[name] for name in sorted(found.labels)) or "no model: known before the forward pass"
+        return ", ".join(_LABELS[name.partition("@")[0]] for name in sorted(found.labels)) or "no model: known before the forward pass"
     names = [f.name for f in dataclasses.fields(found) if f.name != "policy" and getattr(found, f.name)]
     return ", ".join(names) if names else "nothing beside the probabilities of the tokens"
 

@@ -177,10 +177,10 @@ def test_static_names_are_present_where_asked(tokenizers: Tokenizers) -> None:
     plain, marked = Record("a", "Who?", "City"), Record("b", "Who?", "City", spans=(unwanted(0, 4, source="gold"),))
     encoder = Encoder(tokenizers["bpe"])
     assert static_names([plain]) == ()
-    assert static_names([plain, marked]) == ("gold",)
+    assert static_names([plain, marked]) == ("given@gold", "gold")
     assert encoder.encode(plain).static == {}
     assert encoder.encode(plain, static_names=["gold"]).static["gold"].sum() == 0
-    with pytest.raises(DataError, match=r"no static score 'golden'. There are: given, gold"):
+    with pytest.raises(DataError, match=r"no static score 'golden'. There are: gold, given"):
         encoder.encode(plain, static_names=["golden"])
 
 

@@ -7,11 +7,17 @@ import dataclasses
 import pytest
 import torch
 
+from expunge import registry
 from expunge.core import NOTHING, Forward
+from expunge.data.collate import collate
+from expunge.data.encode import Encoder
+from expunge.data.records import Record, Span
 from expunge.errors import MethodError
 from expunge.scorers.given import Given, Gold, Random, Uniform
+from expunge.sides import encode_all
 from expunge.testing import forward_from_probabilities
 from tests.contract import harness as h
+from tests.fixtures.tokenizers import bpe
 
 STATIC = {"given": [0.0, 1.0, 0.5], "gold": [1.0, 0.0, 0.0], "not-general": [1.0, 1.0, 0.0]}
 FORWARD = forward_from_probabilities([[0.5, 0.5]] * 3, targets=[0, 1, 0], static=STATIC)
@@ -62,3 +68,26 @@ def test_random_scores_belong_to_the_record_not_to_its_place() -> None:
 def test_random_without_draws_is_refused() -> None:
     with pytest.raises(ValueError, match="no draws"):
         Random()(Forward.before(dataclasses.replace(FORWARD.batch, draws=None)), None)
+
+
+@pytest.mark.parametrize("label", ["unwanted", "not-general"])
+def test_spans_are_chosen_by_the_source_that_marked_them(label: str) -> None:
+    """Gold spans that an annotation file holds are read where they are asked for by name."""
+    marked = "general" if label == "not-general" else "unwanted"
+    spans = (Span("answer", 0, 3, label=marked, source="gold"), Span("answer", 9, 15, label=marked, source="chat"))
+    record = Record("r", "Who?", "Ann is a doctor.", spans=spans)
+    item = encode_all(Encoder(bpe(), template="{prompt} {answer}"), [record])[0]
+    batch = collate([item], pad_id=0)
+
+    def scored(source: str) -> set[str]:
+        spec = f"given:label={label}" + (f",source={source}" if source else "")
+        scores = registry.build("scorer", spec)(Forward.before(batch), None)[0].numpy()
+        marks = (scores > 0) == (label == "unwanted")
+        ranges = item.offsets[marks & (item.offsets[:, 0] < item.offsets[:, 1])].tolist()
+        places = {"Ann": (0, 3), "doctor": (9, 15)}
+        return {word for word, (start, end) in places.items() if any(a < end and start < b for a, b in ranges)}
+
+    assert scored("gold") == {"Ann"}
+    assert scored("chat") == scored("") == {"doctor"}
+    with pytest.raises(MethodError, match="from the source 'nobody'"):
+        scored("nobody")

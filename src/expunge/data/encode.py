@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from expunge.data import templates
 from expunge.data.offsets import Boundary, Tokens, project, tokenize
-from expunge.data.records import Record, Span
+from expunge.data.records import Record, Span, static_name
 from expunge.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,12 +26,8 @@ _N = TypeVar("_N", bound=np.generic)
 _IGNORE = -100
 """As core.IGNORE; repeated so that encoding needs no torch."""
 
-_STATIC: Mapping[str, Callable[[Span], bool]] = {
-    "given": lambda span: span.label == "unwanted" and span.source != "gold",
-    "gold": lambda span: span.source == "gold",
-    "not-general": lambda span: span.label == "general" and span.source != "gold",
-}
-"""The spans that each static score is made of; 'not-general' is 1 less their weight, on tokens with characters."""
+_LABELS = {"given": "unwanted", "not-general": "general"}
+"""The label of the spans that a static score is made of. 'not-general' is 1 less their weight, on tokens with text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +58,27 @@ class Encoded:
 
 
 def static_names(records: Iterable[Record]) -> tuple[str, ...]:
-    """The static scores that the spans of these records give rise to: some of 'given', 'gold', 'not-general'."""
-    spans = [span for record in records for span in record.spans]
-    return tuple(name for name, belongs in _STATIC.items() if any(map(belongs, spans)))
+    """The static scores that the spans of these records give rise to, as `static_name` makes them, and 'gold'."""
+    return tuple(sorted(_names(span for record in records for span in record.spans)))
+
+
+def _names(spans: Iterable[Span]) -> set[str]:
+    out = set()
+    for span in spans:
+        kinds = [kind for kind, label in _LABELS.items() if span.label == label]
+        out |= {static_name(kind, span.source) for kind in kinds}
+        out |= {"gold"} if span.source == "gold" else set(kinds)
+    return out
+
+
+def _belongs(name: str) -> Callable[[Span], bool]:
+    """Which spans a static score is made of; DataError if there is no such score."""
+    kind, _, source = name.partition("@")
+    if name == "gold":
+        return lambda span: span.source == "gold"
+    if kind not in _LABELS:
+        raise DataError(f"spans give no static score '{name}'. There are: gold, {', '.join(_LABELS)}.")
+    return lambda span: span.label == _LABELS[kind] and (span.source == source if source else span.source != "gold")
 
 
 @dataclass(frozen=True)
@@ -255,13 +269,10 @@ class Encoder:
                     f"record '{record.id}': span {span.start}:{span.end} is outside of its {span.field}, "
                     f"which has {len(body)} characters. Mend the span, or annotate the record again."
                 )
-        wanted = {*names, *(name for name, belongs in _STATIC.items() if any(map(belongs, mine)))}
-        if unknown_names := sorted(wanted - set(_STATIC)):
-            raise DataError(f"spans give no static score '{unknown_names[0]}'. There are: {', '.join(_STATIC)}.")
         static = {}
-        for name in sorted(wanted):
-            weights = project(filter(_STATIC[name], mine), body, start, end, self.boundary)
-            if name == "not-general":
+        for name in sorted({*names, *_names(mine)}):
+            weights = project(filter(_belongs(name), mine), body, start, end, self.boundary)
+            if name.partition("@")[0] == "not-general":
                 weights = np.where(start < end, np.maximum(0, 1 - weights), 0).astype(np.float32)
             static[name] = np.where(scored, weights, np.float32(0))
         return static

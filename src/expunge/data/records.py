@@ -91,3 +91,12 @@ def data_hash(records: Iterable[Record]) -> str:
     for record in records:
         digest.update(f"{record.id}\x1f{record.text_hash}\x1e".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
+
+
+def static_name(kind: str, source: str = "") -> str:
+    """How the score is called of spans from one source; without one it is of all but gold spans.
+
+    >>> static_name("given"), static_name("given", "gold")
+    ('given', 'given@gold')
+    """
+    return f"{kind}@{source}" if source else kind

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import NOTHING, Batch, Forward, Needs, State, random_scores
+from expunge.data.records import static_name
 from expunge.errors import MethodError
 from expunge.registry import method
 
@@ -63,7 +64,8 @@ class Given:
     """The weight of the annotation's spans that cover a token, 0 elsewhere.
 
     `label='not-general'` turns an annotation of general words round: 1 on every token of the answer that no span with
-    the label 'general' touches, 0 on the end token.
+    the label 'general' touches, 0 on the end token. `source` takes only the spans from one source: one of several
+    annotations that were merged, or 'gold', which is left out otherwise.
 
     Source: TIF (arXiv 2506.03142) and PALU (arXiv 2601.03190) select by such spans; TIF's masked-LM identifier says
     which words are general.
@@ -75,15 +77,22 @@ class Given:
     """
 
     label: Literal["unwanted", "not-general"] = "unwanted"
+    source: str = ""
+
+    @property
+    def _name(self) -> str:
+        return static_name("given" if self.label == "unwanted" else self.label, self.source)
 
     @property
     def needs(self) -> Needs:
-        return Needs(policy=False, labels=frozenset({"given" if self.label == "unwanted" else "not-general"}))
+        return Needs(policy=False, labels=frozenset({self._name}))
 
     def __call__(self, forward: Forward, state: State) -> Tensor:
-        name, spans = ("given", "unwanted") if self.label == "unwanted" else ("not-general", "general")
-        what = f"an annotation with spans labelled '{spans}': set data.forget.annotations, or give records with spans"
-        return _static(forward.batch, name, what)
+        spans = "'unwanted'" if self.label == "unwanted" else "'general'"
+        spans += f" from the source '{self.source}'" if self.source else ""
+        advice = "set data.forget.annotations, or give records with spans; gold spans are read with source=gold"
+        what = f"an annotation with spans labelled {spans}: {advice}"
+        return _static(forward.batch, self._name, what)
 
 
 @method("scorer", "gold")
