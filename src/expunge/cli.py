@@ -6,6 +6,7 @@ command goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from expunge import __version__, annotating, judging, ledgering, looking, measuring
+from expunge import __version__, annotating, judging, ledgering, looking, measuring, ranks
 from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, unknown
 
 if TYPE_CHECKING:
@@ -28,9 +29,15 @@ class _Verbs(TyperGroup):
     """The group of all verbs: the one place where errors become messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """The verb's result; ExpungeError and Ctrl-C end in a message and an exit code."""
+        """The verb's result; ExpungeError and Ctrl-C end in a message and an exit code.
+
+        Of several processes of a run only the main one prints results; all print errors.
+        """
         try:
-            return super().invoke(ctx)
+            if ranks.here().main:
+                return super().invoke(ctx)
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             _complain("stopped. What was done is on disk; give the same command again to go on")
             raise typer.Exit(STOPPED) from None

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from expunge import collective
 from expunge.errors import MethodError, TrainingError
 from expunge.terms import Term
 
@@ -190,6 +191,12 @@ class Apart:
             backward(torch.stack([losses[i] for i in part]).sum(), retain_graph=name != last)
             self.gradients[name] = [p.grad for p in self.parameters]
         self._put([None] * len(self.parameters))
+
+    def sum_over_processes(self) -> None:
+        """The gradients of all processes in place of this one's."""
+        nothing: Gradient = [None] * len(self.parameters)
+        for name in self.split.parts:
+            self.gradients[name] = collective.sum_gradients(self.gradients.get(name, nothing), self.parameters)
 
     def meet(self, combine: Combine) -> dict[str, float]:
         """Puts the combined gradient where the optimiser reads it; returns the numbers for the log."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from expunge import collective, ranks
 from expunge.attention import smoothed
 from expunge.core import At, Batch, Needs, TokenStats
 from expunge.errors import ModelError
@@ -92,19 +93,21 @@ def load_tokenizer(settings: Model) -> PreTrainedTokenizerBase:
 
 
 def device_of(name: str) -> str:
-    """The device a recipe means: 'auto' is CUDA, then Apple's GPU, then the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device a recipe means: 'auto' is CUDA, then Apple's GPU, then the CPU. Each process has a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return f"cuda:{ranks.here().local}" if name == "cuda" and ranks.here().size > 1 else name
 
 
 def save(lm: LM, folder: Path) -> None:
     """Writes an ordinary Hugging Face folder: safetensors weights, configuration, tokenizer; readable by its group."""
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    for file in folder.iterdir():
-        if file.is_file():
-            file.chmod(0o644)
+    if ranks.here().main:
+        lm.model.save_pretrained(folder)
+        lm.tokenizer.save_pretrained(folder)
+        for file in folder.iterdir():
+            if file.is_file():
+                file.chmod(0o644)
+    collective.wait()
 
 
 def content_hash(model: nn.Module) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import comparison, gate, runfolder, runs, stopping
+from expunge import collective, comparison, gate, ranks, runfolder, runs, stopping
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import recipe as recipes
@@ -80,12 +80,19 @@ def run_one(recipe: Recipe, together: Together, show: Progress, on_epoch: Watche
         references(recipe, folder, made, sets, show, together)
         tables = oracle_tables(recipe, folder)
         judge(recipe, folder, UNLEARNED, folder.file("model"), sets, tables, show, together.shared)
-        if recipe.evaluation.gate is not None:
-            verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
+    if ranks.here().main:
+        _conclude(recipe, folder)
+    collective.wait()
+    return folder
+
+
+def _conclude(recipe: Recipe, folder: RunFolder) -> None:
+    """Verdict, model card, hashes and page of a run that was judged."""
+    if recipe.evaluation.suite != "none" and recipe.evaluation.gate is not None:
+        verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
     card.write(folder.path)
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
-    return folder
 
 
 def is_whole(recipe: Recipe) -> bool:
@@ -114,6 +121,13 @@ def begin_study(recipe: Recipe) -> RunFolder:
 
     What was run there is kept and checked run by run, so arms and seeds may be added.
     """
+    if ranks.here().main:
+        _begin_study(recipe)
+    collective.wait()
+    return runfolder.open(recipe.output_dir)
+
+
+def _begin_study(recipe: Recipe) -> None:
     root = Path(recipe.output_dir)
     if not recipe.overwrite and runfolder.is_run(root) and runfolder.open(root).manifest["kind"] == "study":
         folder = runfolder.open(root)
@@ -122,7 +136,6 @@ def begin_study(recipe: Recipe) -> RunFolder:
     else:
         folder = runfolder.create(root, "study", recipe, recipe.overwrite)
     folder.update(runs=[Path(variant.output_dir).name for variant in recipes.variants(recipe)])
-    return folder
 
 
 def run_variants(recipe: Recipe, folder: RunFolder, show: Progress, on_epoch: Watched | None = None) -> list[RunFolder]:
@@ -130,7 +143,8 @@ def run_variants(recipe: Recipe, folder: RunFolder, show: Progress, on_epoch: Wa
     together = Together(shared=Shared(keep=True))
     variants = [variant.model_copy(update={"overwrite": False}) for variant in recipes.variants(recipe)]
     made = [run_one(variant, together, show, on_epoch) for variant in variants]
-    page.render([folder.path], folder.file(runfolder.REPORT), comparing=comparison.for_page)
+    if ranks.here().main:
+        page.render([folder.path], folder.file(runfolder.REPORT), comparing=comparison.for_page)
     return made
 
 
@@ -157,6 +171,7 @@ def references(
 ) -> None:
     """Judges target and oracle: in their own runs where they have one, so that several methods share the tables."""
     folder.update(compared_with={label: os.path.relpath(other.path, folder.path) for label, other in made.items()})
+    collective.wait()
     if ORACLE in made:
         _judge_once(recipe, made[ORACLE], ORACLE, sets, None, show, together)
     elif recipe.evaluation.oracle is not None and not recipe.evaluation.oracle.endswith(".json"):
@@ -218,7 +233,7 @@ def judge(
             settings=settings_of(recipe),
             progress=lambda what, done, total: bar(done, total, what),
         )
-        if recipe.evaluation.harness is not None:
+        if recipe.evaluation.harness is not None and ranks.here().main:
             harness.evaluate(lm, recipe.evaluation.harness, folder, label, settings_of(recipe).bootstrap)
 
 
@@ -268,7 +283,7 @@ def audit(
     folder, _ = runs.begin(own, "evaluate")
     with runfolder.recording(folder):
         sets = sets_of(own)
-        drawn = (folder.manifest.get("audit") or {}).get("salt") or salt or secrets.token_hex(8)
+        drawn = collective.agreed((folder.manifest.get("audit") or {}).get("salt") or salt or secrets.token_hex(8))
         facts: dict[str, object] = {"salt": drawn, "candidate": str(candidate)}
         reach = None
         if isinstance(candidate, Hosted):

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
+from expunge import ranks
+
 
 class Bar(Protocol):
     """One stage's bar: how much is done of how much, and a few words."""
@@ -75,7 +77,9 @@ class Bars:
 
 
 def automatic() -> Progress:
-    """Bars where a person watches, lines where not."""
+    """Bars where a person watches, lines where not; nothing in a process that only helps."""
+    if not ranks.here().main:
+        return Silent()
     return Bars() if sys.stderr.isatty() else Lines(sys.stderr)
 
 

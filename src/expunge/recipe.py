@@ -219,6 +219,9 @@ class Train(Section):
     save_total_limit: PositiveInt = Field(2, description="checkpoints kept")
     trace: bool = Field(True, description="keep token weights and the drift of some records, epoch by epoch")
     report_to: Names = Field((), description="accelerate trackers, such as tensorboard")
+    num_processes: PositiveInt | None = Field(
+        None, description="how many processes torchrun must have started; as many as there are if not set"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Train:

@@ -15,6 +15,7 @@
     checkpoints/  model/  report.html
 
 Files are written beside their place and renamed, so a reader sees the old file or the new one, never half of one.
+Of several processes of a run only the main one writes; what the others write goes nowhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -38,6 +40,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from expunge import ranks
 from expunge import recipe as recipes
 from expunge.errors import Interrupted, RunFolderError
 
@@ -137,6 +140,8 @@ class RunFolder:
 
     def append_log(self, entry: Mapping[str, object]) -> None:
         """One more line of log.jsonl. Not a rename: a crash costs at most the line that was being written."""
+        if not ranks.here().main:
+            return
         line = json.dumps(plain(entry), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with self.file(LOG).open("ab+") as stream:
             if stream.tell() and not _ends_a_line(stream):
@@ -210,6 +215,8 @@ class RunFolder:
 
     def seal(self) -> None:
         """Manifest with fresh hashes: for whoever adds tables to a run that has finished."""
+        if not ranks.here().main:
+            return
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         manifest = self.manifest
@@ -434,7 +441,13 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a new file beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    """A stream to a new file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    In a process that is not the main one, a stream to nowhere.
+    """
+    if not ranks.here().main:
+        yield io.BytesIO()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

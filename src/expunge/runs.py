@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from expunge import gate, registry, runfolder
+from expunge import collective, gate, ranks, registry, runfolder
 from expunge import lm as lms
 from expunge.alternatives import Alternatives, alternatives_of
 from expunge.combine import combine_of
@@ -176,18 +176,23 @@ def begin(recipe: Recipe, kind: runfolder.Kind) -> tuple[RunFolder, bool]:
     A folder that holds a run of the same recipe is continued; any other is refused unless `recipe.overwrite`. The
     recipe's gate is kept in a new run before anything else happens there.
     """
+    finished = collective.agreed(_begun(recipe, kind) if ranks.here().main else False)
+    return runfolder.open(recipe.output_dir), finished
+
+
+def _begun(recipe: Recipe, kind: runfolder.Kind) -> bool:
     if recipe.overwrite or not _same_run(recipe, kind):
         if recipe.evaluation.gate is not None:
             gate.load(recipe.evaluation.gate)
         run = runfolder.create(recipe.output_dir, kind, recipe, recipe.overwrite)
         if recipe.evaluation.gate is not None:
             gate.keep(run, Path(recipe.evaluation.gate).read_text(encoding="utf-8"))
-        return run, False
+        return False
     run = runfolder.open(recipe.output_dir)
     if run.manifest["status"] == "finished":
-        return run, True
+        return True
     run.update(status="running", finished=None, error=None)
-    return run, False
+    return False
 
 
 def is_finished(recipe: Recipe, kind: runfolder.Kind) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from expunge import collective, ranks
 from expunge.combine import Apart
 from expunge.core import IGNORE, Batch, Forward, Needs, Side, TokenStats
 from expunge.refcache import Reference
@@ -62,8 +63,8 @@ class Step:
     def totals(self, module: nn.Module, micro_batches: Sequence[Batches], seeds: Sequence[int]) -> list[Tensor]:
         """Each term's denominator over all micro-batches, known before any gradient is.
 
-        Where a count depends on weights that only a forward pass tells, one is made without gradient, with the seed and
-        so the dropout of the one that follows.
+        Those of all processes, that is. Where a count depends on weights that only a forward pass tells, one is made
+        without gradient, with the seed and so the dropout of the one that follows.
         """
         totals: list[Tensor] = [torch.zeros(()) for _ in self.terms]
         for batches, seed in zip(micro_batches, seeds, strict=True):
@@ -74,7 +75,8 @@ class Step:
             else:
                 found = [count.sum() for count in counts if count is not None]
             totals = [total.to(c.device) + c for total, c in zip(totals, found, strict=True)]
-        return totals
+        everywhere = collective.summed([float(total) for total in totals])
+        return [total.new_tensor(whole) for total, whole in zip(totals, everywhere, strict=True)]
 
     def _policy(self, module: nn.Module, batch: Batch, needs: Needs) -> TokenStats:
         rows = None if self.reference is None else self.reference.rows(batch, needs)
@@ -103,12 +105,14 @@ def accumulate(
     seeds: Sequence[int],
     apart: Apart | None = None,
 ) -> tuple[list[TermValue], list[float]]:
-    """Gradients of one update, added up over micro-batches; returns every term's values and each term's mean.
+    """Gradients of one update, added up over this process's micro-batches; every term's values, and each one's part of
+    the mean, which the sum over all processes is.
 
     `seeds[k]` decides what is random inside the model (dropout) in micro-batch k. With `apart`, whose split has the
     step's terms, the gradients of its parts are added up in buffers of their own.
     """
-    totals = step.totals(module, micro_batches, seeds) if len(micro_batches) > 1 else None
+    several = len(micro_batches) > 1 or ranks.here().size > 1
+    totals = step.totals(module, micro_batches, seeds) if several else None
     seen: list[TermValue] = []
     means = [0.0] * len(step.terms)
     for batches, seed in zip(micro_batches, seeds, strict=True):

@@ -1,7 +1,8 @@
 """The loop: `Fit` turns terms and batches into updates, with checkpoints, a log, and a clean stop.
 
 Samples, partners and dropout depend on seed, epoch and index only, so a run that was killed and resumed has the same
-weights, bit for bit on a CPU, as one that was not.
+weights, bit for bit on a CPU, as one that was not. Of several processes each takes its share of a step's micro-batches;
+all make the same update from the sum of their gradients, which is that of one process with all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
-from expunge import checkpoint
+from expunge import checkpoint, collective, ranks
 from expunge.alternatives import Alternatives
 from expunge.combine import Apart, Combine, measured_step, rescaled_step
 from expunge.core import Batch, Forward, Needs, Side
@@ -91,7 +92,6 @@ class Fit:
                 warnings.simplefilter("ignore", FutureWarning)
                 self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = adamw(self.module, s)
-        self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         self.sampler, self.total = schedule(s, self.sides, self.seed, self.anchor)
 
     def __call__(self) -> None:
@@ -109,9 +109,13 @@ class Fit:
                 self._update(done, start)
                 done += 1
                 epoch, rest = divmod(done, self.sampler.steps_per_epoch)
-                if not rest and self.on_epoch is not None and self.on_epoch(epoch, self.module):
+                if (
+                    not rest
+                    and self.on_epoch is not None
+                    and collective.any_of(bool(self.on_epoch(epoch, self.module)))
+                ):
                     break
-                if stop.is_set():
+                if collective.any_of(stop.is_set()):
                     self._save(done)
                     raise Interrupted(
                         f"stopped after step {done} of {self.total}; everything is in '{self.run.path}'. "
@@ -126,11 +130,11 @@ class Fit:
         self.lm.model.eval()
 
     def batches(self, step: int) -> list[dict[Side, Batch]]:
-        """The micro-batches of step `step` (from 0): a pure function of the seed and the step."""
+        """This process's micro-batches of step `step` (from 0): a pure function of the seed and the step."""
         epoch = self.sampler.epoch_of(step)
         return [
             {side: self._collate(side, chosen[side], epoch) for side in self.sides}
-            for chosen in self.sampler.micro_batches(step)
+            for chosen in ranks.here().share(self.sampler.micro_batches(step))
         ]
 
     def _collate(self, side: Side, indices: Sequence[int], epoch: int) -> Batch:
@@ -153,9 +157,9 @@ class Fit:
             values, means, matched = self._gradient(micro, done)
         except FloatingPointError:
             self._broken(done, math.nan, math.nan, micro)
-        means = means[: len(self.terms)]
+        means = collective.summed(means[: len(self.terms)])
         loss = loss_of(self.learned.bound(self.terms), means)
-        norm = float(self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
+        norm = float(nn.utils.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._broken(done, loss, norm, micro)
         logged = (done + 1) % self.settings.logging_steps == 0 or done + 1 == self.total
@@ -176,8 +180,8 @@ class Fit:
                 **learned,
                 **moved,
                 **drift(self.module, start),
-                **_shares(weight_report(values)),
-                "tokens": sum(int(b.mask.sum()) for sides in micro for b in sides.values()),
+                **_shares(_everywhere(weight_report(values))),
+                "tokens": int(collective.summed([sum(int(b.mask.sum()) for m in micro for b in m.values())])[0]),
                 "seconds": time.perf_counter() - began,
             }
             self.run.append_log(entry)
@@ -195,17 +199,26 @@ class Fit:
         self, micro: Sequence[Mapping[Side, Batch]], done: int
     ) -> tuple[list[TermValue], list[float], dict[str, float]]:
         """Leaves the gradient where the optimiser reads it; values and mean of each term, numbers for the log."""
-        seeds = [record_draw(self.seed, f"step-{done}-{k}") for k in range(len(micro))]
+        own = ranks.here()
+        seeds = [record_draw(self.seed, f"step-{done}-{own.rank + k * own.size}") for k in range(len(micro))]
         terms = self.learned.bound(self.terms)
         if self.combine is None:
             step = Step(terms, self.reference, joined=self.settings.head == "fused")
-            return *accumulate(step, self.module, micro, self.accelerator.backward, seeds), {}
+            values, means = accumulate(step, self.module, micro, Tensor.backward, seeds)
+            trained = self._trained()
+            for parameter, gradient in zip(
+                trained, collective.sum_gradients([p.grad for p in trained], trained), strict=True
+            ):
+                parameter.grad = gradient
+            return values, means, {}
 
         def read(apart: Apart) -> tuple[list[TermValue], list[float]]:
             step = Step(apart.split.terms, self.reference, joined=False)  # apart, each side has a graph of its own
             sides = {term.on for term in step.terms}
             own = [{side: batch for side, batch in batches.items() if side in sides} for batches in micro]
-            return accumulate(step, self.module, own, self.accelerator.backward, seeds, apart)
+            found = accumulate(step, self.module, own, Tensor.backward, seeds, apart)
+            apart.sum_over_processes()
+            return found
 
         apart = Apart(self._trained(), self.combine.split(terms))
         values, means = read(apart)
@@ -223,8 +236,9 @@ class Fit:
         return {}
 
     def _seen(self, micro: Sequence[Mapping[Side, Batch]], side: Side, needs: Needs) -> list[Forward]:
-        """The micro-batches of a side through the model as it is now."""
-        return [observe(self.module, sides[side], needs, self.reference) for sides in micro]
+        """The micro-batches of a side, those of all processes, through the model as it is now."""
+        own = [observe(self.module, sides[side], needs, self.reference) for sides in micro]
+        return ranks.here().all_of(collective.gathered(own))
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.module.parameters() if p.requires_grad]
@@ -242,6 +256,9 @@ class Fit:
 
     def _save(self, done: int) -> None:
         self._require_finite(done)
+        collective.require_alike([float(p.detach().double().sum()) for p in self._trained()], "the sum of a weight")
+        if not ranks.here().main:
+            return
         root = self.run.file("checkpoints")
         parts = {_LEARNED: self.learned.state(), _SCORES: {} if self.tables is None else self.tables.state()}
         extra = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
@@ -260,6 +277,7 @@ class Fit:
                 )
 
     def _resume(self) -> int:
+        collective.wait()
         found, skipped = checkpoint.latest(self.run.file("checkpoints"))
         if skipped:
             self.run.update(checkpoints_passed_over=skipped)
@@ -282,7 +300,7 @@ def schedule(
     sizes: dict[str, int] = {side: len(items) for side, items in sides.items()}
     lengths = [len(item) for item in sides[anchor]] if settings.group_by_length else None
     batch, accumulate = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    sampler = Sampler(anchor, sizes, batch, accumulate, seed, lengths)
+    sampler = Sampler(anchor, sizes, batch, accumulate * ranks.here().size, seed, lengths)
     epochs = math.ceil(settings.num_train_epochs * sampler.steps_per_epoch)
     return sampler, settings.max_steps if settings.max_steps > 0 else epochs
 
@@ -305,7 +323,8 @@ def scheduled(
 
 def clear_checkpoints(run: RunFolder) -> None:
     """Removes the checkpoints of a run that is over: its result is in model/."""
-    shutil.rmtree(run.file("checkpoints"), ignore_errors=True)
+    if ranks.here().main:
+        shutil.rmtree(run.file("checkpoints"), ignore_errors=True)
 
 
 def adamw(module: nn.Module, settings: Train) -> torch.optim.AdamW:
@@ -417,9 +436,18 @@ def _accelerator(settings: Train, device: torch.device, run: RunFolder) -> Accel
         )
     if asked and not made.log_with:
         raise TrainingError(f"train.report_to={','.join(asked)}: not installed. Install it with pip, or leave it out")
-    if made.num_processes > 1:
-        raise TrainingError(f"{made.num_processes} processes were started; training runs in one process")
+    started = ranks.here().size
+    if settings.num_processes not in (None, started):
+        raise TrainingError(
+            f"train.num_processes={settings.num_processes}, and {started} {'was' if started == 1 else 'were'} started. "
+            f"Start them with: torchrun --nproc_per_node {settings.num_processes} --no-python expunge run RECIPE"
+        )
     return made
+
+
+def _everywhere(report: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of a report over all processes."""
+    return dict(zip(report, collective.summed(list(report.values())), strict=True))
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -430,8 +458,15 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _warn_if_coupled(terms: Sequence[Term], accumulation: int) -> None:
-    found = coupled(terms) if accumulation > 1 else []
-    if found:
+    several = ranks.here().size
+    found = coupled(terms) if accumulation * several > 1 else []
+    if found and several > 1:
+        warnings.warn(
+            f"{', '.join(found)}: the sequences of a micro-batch enter one another's loss, so that {several} processes "
+            "change it. Use one, or the form of the objective that takes sequences one by one",
+            stacklevel=4,
+        )
+    elif found:
         warnings.warn(
             f"{', '.join(found)}: the sequences of a micro-batch enter one another's loss, so that "
             f"train.gradient_accumulation_steps={accumulation} changes it. Set it to 1 with a larger "

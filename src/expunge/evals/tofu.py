@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from expunge import keyed
+from expunge import keyed, ranks
 from expunge.data import load as loader
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
@@ -144,8 +144,9 @@ def make_tables(
 ) -> None:
     """Writes the score and generation tables that are not there yet, and removes those of sets no longer asked for.
 
-    Records without a prompt are scored; nothing is generated for them.
+    Records without a prompt are scored; nothing is generated for them. Each process of a run makes its block of rows.
     """
+    from expunge import collective
     from expunge.evals import generation, gradients, scoring
     from expunge.lm import content_hash
 
@@ -164,12 +165,14 @@ def make_tables(
         path = f"eval/{label}/scores/{name}.parquet"
         wanted.add(path)
         if keyed.key_of(run.file(path)) != key:
+            own = ranks.here().block(rows)
             scores = scoring.score_items(
-                lm, rows, token_budget=settings.token_budget, progress=told(progress, f"{name}: scoring")
+                lm, own, token_budget=settings.token_budget, progress=told(progress, f"{name}: scoring")
             )
             if graded:
-                norms = gradients.norms(lm, rows, progress=told(progress, f"{name}: gradients"))
+                norms = gradients.norms(lm, own, progress=told(progress, f"{name}: gradients"))
                 scores = scores.append_column(GRAD_NORM, pa.array(norms, pa.float64()))
+            scores = pa.concat_tables(collective.gathered(scores))
             run.write_table(path, keyed.with_key(scores, key))
         asked = [record for record in records if record.prompt]
         if not settings.generate or name == HOLDOUT or not asked:
@@ -182,16 +185,17 @@ def make_tables(
             texts = generation.generate(
                 lm,
                 encoder,
-                asked,
+                ranks.here().block(asked),
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
                 progress=told(progress, f"{name}: generating"),
             )
-            run.write_table(path, keyed.with_key(texts, key))
+            run.write_table(path, keyed.with_key(pa.concat_tables(collective.gathered(texts)), key))
+    collective.wait()
     for what in ("scores", "generations"):
         for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
             if f"eval/{label}/{what}/{file.name}" not in wanted:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
 
 def _task_table(
@@ -206,6 +210,8 @@ def _task_table(
     progress: OnProgress | None,
 ) -> list[str]:
     """Writes what the model answers in a task, if it is not there yet; the table's path, if there is one."""
+    from expunge import collective
+
     if not settings.generate:
         return []
     task, path = settings.tasks[name], f"eval/{label}/generations/{name}.parquet"
@@ -214,8 +220,9 @@ def _task_table(
     key = {"format": _FORMAT, "model": model, "items": digest.hexdigest()[:16]}
     if keyed.key_of(run.file(path)) != key:
         listener = told(progress, f"{name}: generating")
-        texts = muse.generate(lm, encoder, task, records, batch_size=settings.batch_size, progress=listener)
-        run.write_table(path, keyed.with_key(texts, key))
+        own = ranks.here().block(records)
+        texts = muse.generate(lm, encoder, task, own, batch_size=settings.batch_size, progress=listener)
+        run.write_table(path, keyed.with_key(pa.concat_tables(collective.gathered(texts)), key))
     return [path]
 
 
