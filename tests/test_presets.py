@@ -48,6 +48,13 @@ TABLE: dict[str, list[Row]] = {
     "scn": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
     "sce": [forget(SELECTED, "given", "threshold:value=0.0"), RETAIN],
     "etw": [forget("ga", "entropy", "normalised", 0.1), RETAIN],
+    "asu-gap": [forget("ga", "attention-gap", "normalised"), RETAIN],
+    "influence": [forget(SELECTED, "influence", "top"), RETAIN],
+    "dto": [
+        forget("ga", "delta", "top:r=0.2"),
+        ("kl", "forget", "delta", "top:r=0.2", "unselected", 1.0),
+    ],
+    "bss": [forget("ga", coef=0.7), forget("alternative:alternatives=own", coef=-0.3), RETAIN],
     "atwu": [forget("saturated", "learned", coef=5.0), (*RETAIN[:-1], 0.5)],
     "idk-nll": [forget("alternative"), RETAIN],
     "idk-dpo": [forget("dpo"), RETAIN],

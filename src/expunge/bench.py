@@ -17,14 +17,16 @@ from torch import Tensor
 
 from expunge import lm as lms
 from expunge import trees
+from expunge.attention import smoothed
 from expunge.context import Passage, Prepared, Scores
-from expunge.core import IGNORE, Batch, Forward, Needs, TokenStats
+from expunge.core import IGNORE, Batch, Forward, Needs, Smoothing, TokenStats
 from expunge.data.collate import budgeted, collate
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.load import load
 from expunge.data.records import Record
 from expunge.decode import inference, modes_kept
 from expunge.errors import MethodError, ModelError
+from expunge.factors import factors
 from expunge.fused import disagreement, placed, token_stats
 from expunge.lm import LM, Scored, head_of
 from expunge.recipe import Model, Source
@@ -79,10 +81,17 @@ class Bench:
         return [int(token) for token in self.encoder.tokens(text).ids]
 
     def read(
-        self, passages: Sequence[Passage], needs: Needs, of: Callable[[Forward], Tensor], *, model: str = ""
+        self,
+        passages: Sequence[Passage],
+        needs: Needs,
+        of: Callable[[Forward], Tensor],
+        *,
+        model: str = "",
+        attention: Smoothing | None = None,
     ) -> list[Scores]:
         """What `of` says of each passage's scored tokens. Passages of one id that stand together share a row."""
-        own = {p.id: p for p in self.passages} if not model and needs | self.needs == self.needs else {}
+        plain = not model and attention is None and needs | self.needs == self.needs
+        own = {p.id: p for p in self.passages} if plain else {}
         as_they_are = [own.get(passage.id) is passage for passage in passages]
         wanted = needs | self.needs if any(as_they_are) else needs
         out = [np.zeros(0, np.float32) for _ in passages]
@@ -92,12 +101,24 @@ class Bench:
                 out[index] = _values(of, self.known[passage.id], passage)
             elif len(passage.scored):
                 todo.append(index)
-        with inference(self._model(model)):
+        with inference(self._model(model)), smoothed(self._model(model).model, attention):
             for index, forward in self._forwards(self._model(model), passages, todo, wanted):
                 out[index] = _values(of, forward, passages[index])
                 if as_they_are[index]:
                     self.known[passages[index].id] = forward
         return out
+
+    def factors(self, passages: Sequence[Passage]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The two factors of the gradient of each scored token's loss, passage by passage, on the CPU."""
+        module = Scored(self.lm.model, bf16=self.bf16)
+        todo = [index for index, passage in enumerate(passages) if len(passage.scored)]
+        for chosen in budgeted([len(passage) for passage in passages], todo, _TOKENS):
+            with modes_kept(self.lm.model):
+                self.lm.model.eval()
+                found = factors(module, self._batch(passages, chosen).to(self.lm.device))
+            for row, index in enumerate(chosen):
+                deltas, inputs = (values[row, passages[index].scored].cpu() for values in found)
+                yield index, deltas, inputs
 
     def disagreement(self, passages: Sequence[Passage], samples: int) -> list[Scores]:
         """H(mean_s p_s) - mean_s H(p_s): the rows of a batch are one record, each with dropout of its own."""

@@ -6,7 +6,7 @@ forward pass, and `Batch.static` carries them under the scorer's spec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expunge.core import IGNORE, NOTHING, Batch, Forward, Needs, Scorer, State
+from expunge.core import IGNORE, NOTHING, Batch, Forward, Needs, Scorer, Smoothing, State
 from expunge.errors import MethodError
 
 Integers = NDArray[np.int64]
@@ -76,11 +76,24 @@ class Context(Protocol):
         ...
 
     def read(
-        self, passages: Sequence[Passage], needs: Needs, of: Callable[[Forward], Tensor], *, model: str = ""
+        self,
+        passages: Sequence[Passage],
+        needs: Needs,
+        of: Callable[[Forward], Tensor],
+        *,
+        model: str = "",
+        attention: Smoothing | None = None,
     ) -> list[Scores]:
         """What `of` (B, T) says of each passage's scored tokens, after one pass without dropout; () without tokens.
 
-        `model` names another model than the one that is to forget.
+        `model` names another model than the one that is to forget; `attention` is its temperature, and in which layers.
+        """
+        ...
+
+    def factors(self, passages: Sequence[Passage]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """A passage's place, delta (n, O) and input (n, I) of its scored tokens; passages without any are left out.
+
+        Their outer product is the gradient of a token's loss on the last feed-forward projection of the model.
         """
         ...
 

@@ -23,12 +23,6 @@ _KINDS: tuple[tuple[registry.Kind, str], ...] = (
 )
 
 MISSING: tuple[tuple[str, str, str], ...] = (
-    (
-        "DTO",
-        "ICLR 2026 submission, withdrawn",
-        "the share k of target tokens, the suffix ratio, the perturbation",
-    ),
-    ("BS-S", "2510.19422", "how many answers are sampled and at which weight lam; `bst` is the token form"),
     ("DUET", "ICLR 2026", "the prefix, the number K of logits, the threshold of the Huber loss"),
     ("SSIUU", "2509.22263", "lam, and which neurons count as negatively attributing"),
     ("FO-ZO", "ICLR 2026", "the number N of alternating steps, the size of the perturbation, its step size"),

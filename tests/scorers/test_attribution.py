@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge import trees
 from expunge.bench import passage_of
 from expunge.context import Passage, Scores
-from expunge.core import IGNORE, Batch, Forward, Needs
+from expunge.core import IGNORE, Batch, Forward, Needs, Smoothing
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.errors import MethodError
@@ -62,7 +62,13 @@ class Told:
         return [90 + i for i in range(len(text))]
 
     def read(
-        self, passages: Sequence[Passage], needs: Needs, of: Callable[[Forward], Tensor], *, model: str = ""
+        self,
+        passages: Sequence[Passage],
+        needs: Needs,
+        of: Callable[[Forward], Tensor],
+        *,
+        model: str = "",
+        attention: Smoothing | None = None,
     ) -> list[Scores]:
         self.seen += passages
         out = []
@@ -75,6 +81,9 @@ class Told:
             stats = replace(Forward.before(batch).policy, logp=logp)
             out.append(of(Forward(batch, stats))[0, p.scored].numpy())
         return out
+
+    def factors(self, passages: Sequence[Passage]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        raise AssertionError("no gradient was to be taken")
 
     def disagreement(self, passages: Sequence[Passage], samples: int) -> list[Scores]:
         raise AssertionError("no dropout was to be drawn")

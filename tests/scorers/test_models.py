@@ -15,7 +15,7 @@ from expunge import api, registry
 from expunge import lm as lms
 from expunge.bench import Bench
 from expunge.context import Passage, Scores, prepared_in
-from expunge.core import IGNORE, Forward, Needs
+from expunge.core import IGNORE, Forward, Needs, Smoothing
 from expunge.data.records import Record
 from expunge.errors import MethodError, ModelError
 from expunge.fused import Head, disagreement
@@ -117,10 +117,16 @@ class Counting(Bench):
     asked = 0
 
     def read(
-        self, passages: Sequence[Passage], needs: Needs, of: Callable[[Forward], torch.Tensor], *, model: str = ""
+        self,
+        passages: Sequence[Passage],
+        needs: Needs,
+        of: Callable[[Forward], torch.Tensor],
+        *,
+        model: str = "",
+        attention: Smoothing | None = None,
     ) -> list[Scores]:
         Counting.asked += 1
-        return super().read(passages, needs, of, model=model)
+        return super().read(passages, needs, of, model=model, attention=attention)
 
 
 def test_a_table_is_found_again_for_the_same_content_and_for_no_other(

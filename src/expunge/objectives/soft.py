@@ -187,7 +187,8 @@ class BootstrappedTarget:
 
     Source: BS-T (Li et al., ICLR 2026, arXiv 2510.19422).
     Differs: k and lam were not found; 10 and 0.3 are our defaults, and so is that q sums to 1.
-    Relations: lam=0 is `ga`. BS-S, the same over answers that the model samples, is not here.
+    Relations: lam=0 is `ga`. BS-S, over answers that the model samples, is
+    `alternative:alternatives=own` with a factor below 0.
 
     >>> from expunge.testing import forward_from_probabilities
     >>> f = forward_from_probabilities([[0.5, 0.25, 0.25]], targets=[1], vocab=[NearTop(1)])

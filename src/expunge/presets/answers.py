@@ -40,6 +40,18 @@ PRESETS: Mapping[str, Preset] = {
             ),
         ),
     ),
+    "bss": Preset(
+        "ascent on the forget answer and on answers that the model writes to the same question",
+        "BS-S, Li et al., ICLR 2026, arXiv 2510.19422, over ascent",
+        (
+            forget("ga", coef=0.7),
+            forget("alternative:alternatives=own", coef=-0.3),
+            retain(),
+        ),
+        differs="answers are sampled once, from the starting model, at most 5 (data.alternatives); lam was not found: "
+        "0.3, so that 1 - lam is the factor of the forget answer",
+        settings={"forget": "0.coef", "sampled": "1.coef"},
+    ),
     "jensun": Preset(
         "forget tokens turned into a refusal's, retain tokens held at the reference, both by Jensen-Shannon divergence",
         "JensUn, arXiv 2509.02820",

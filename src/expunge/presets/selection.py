@@ -86,6 +86,29 @@ PRESETS: Mapping[str, Preset] = {
     ),
     **_token_unlearn("hard", "top:r=0.3", "on the top share of tokens", {"r": "0.select.r"}),
     **_token_unlearn("soft", "normalised", "weighted to the tokens", {}),
+    "asu-gap": Preset(
+        "ascent weighted to the tokens whose loss rises when attention is smoothed",
+        "our proposal, from ASU, ICLR 2026, arXiv 2603.01285",
+        (forget("ga", score="attention-gap", select="normalised"), retain()),
+        settings={"attention": "0.score.attention", "layers": "0.score.layers"},
+    ),
+    "influence": Preset(
+        "ascent on the tokens whose gradient conflicts least with that of the retain set",
+        "our proposal, after the G-effect, arXiv 2502.19301",
+        _masked("influence", "top:r=0.3"),
+        settings={"r": "0.select.r"},
+    ),
+    "dto": Preset(
+        "ascent on the tokens that the end of the answer rests on, the rest held at the reference; no retain set",
+        "DTO, ICLR 2026 submission, withdrawn; no arXiv number was found",
+        (
+            forget("ga", score="delta", select="top:r=0.2"),
+            {**forget("kl", score="delta", select="top:r=0.2"), "tokens": "unselected"},
+        ),
+        differs="from its reviews: the share of tokens, of the suffix, the perturbation and the direction of the "
+        "divergence were not found; 0.2, half, not being attended to, and forward are our defaults",
+        settings={"r": "0.select.r 1.select.r", "leash": "1.coef"},
+    ),
     "atwu": Preset(
         "saturated ascent weighted by a scorer that is trained beside the model to spare what retaining brings back",
         "ATWU, Yuce, Nikolaou, Flammarion, arXiv 2606.06320, the scripts for Llama-3.2-1B on TOFU",
