@@ -11,7 +11,7 @@ from expunge.core import Batch, Needs, Side, TokenStats
 from expunge.errors import TrainingError
 from expunge.fused import ReferenceRows
 from expunge.lm import Scored
-from expunge.refcache import Reference, outweigh, remembered, to_keep
+from expunge.refcache import Reference, must_live, outweigh, remembered, to_keep
 from tests.contract import harness as h
 from tests.fixtures.models import tiny
 
@@ -115,6 +115,30 @@ def test_a_remembered_reference_says_so_when_asked_for_more() -> None:
     kl = next(o for o in h.OBJECTIVES if o.needs.any_reference and not o.needs.reference_stats)
     with pytest.raises(TrainingError, match="never saw: f0"):
         reference.rows(h.batch_of(RECORDS[:1]), kl.needs)
+
+
+def test_whole_distributions_come_from_kept_states_as_from_the_model_itself() -> None:
+    """After the start has moved on, without a forward pass; but not where more is read than the scored tokens."""
+    module, batch = Scored(tiny("llama")), h.batch_of([RECORDS[3], RECORDS[0]], pad_to=15)
+    kl = next(o for o in h.OBJECTIVES if o.needs.reference_rows and not (o.needs.everywhere or o.needs.smoothing))
+    (key,) = (m.key for m in kl.needs.vocab)
+    expected = module.reference_rows(batch, kl.needs)
+    other = Scored(tiny("llama", seed=4))
+    divergence = other(batch, kl.needs, expected).vocab[key].detach()
+    kept = remembered(module, to_keep({"forget": RECORDS}, {"forget": kl.needs}), pad_id=0)
+    assert kept.module is None
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.1)
+    found = kept.rows(batch, kl.needs)
+    assert found is not None
+    torch.testing.assert_close(found.hidden, expected.hidden, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other(batch, kl.needs, found).vocab[key], divergence, rtol=1e-4, atol=1e-5)
+    assert divergence.abs().max() > 1e-3
+    assert not must_live([kl.needs])
+    assert must_live([dataclasses.replace(kl.needs, everywhere=True)])
+    with pytest.raises(TrainingError, match="never saw: f3"):
+        kept.rows(batch, dataclasses.replace(kl.needs, everywhere=True))
 
 
 PLACES = frozenset({(0.5, "own"), (-1, "before")})

@@ -269,7 +269,7 @@ def test_the_reference_is_the_starting_model_or_the_one_that_is_named(material: 
     assert second != pytest.approx(first, rel=1e-3)
 
 
-def test_a_second_model_is_kept_only_for_whole_distributions(material: Path, tmp_path: Path) -> None:
+def test_a_second_model_is_kept_only_where_it_weighs_less_than_its_states(material: Path, tmp_path: Path) -> None:
     asked = made(material, tmp_path / "run", preset="npo")
     lm = lms.load(asked.model)
     data = runs.prepare(asked, lm)
@@ -288,9 +288,11 @@ def test_a_second_model_is_kept_only_for_whole_distributions(material: Path, tmp
     assert live is not None
     assert live.module is not None
     assert found["graddiff-kl"] is not None
-    assert found["graddiff-kl"].module is not None
-    assert not any(p.requires_grad for p in found["graddiff-kl"].module.parameters())
-    assert found["graddiff-kl"].module.model is not lm.model
+    assert found["graddiff-kl"].module is None
+    assert found["graddiff-kl"].head is not None
+    assert not found["graddiff-kl"].head.weight.requires_grad
+    assert not any(p.requires_grad for p in live.module.parameters())
+    assert live.module.model is not lm.model
     assert all(p.requires_grad for p in lm.model.parameters())
 
 

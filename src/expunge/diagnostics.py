@@ -106,7 +106,7 @@ def watch(
         for first in range(0, len(chosen), _ROWS):
             batch = collate(chosen[first : first + _ROWS], lm.pad_id).to(lm.device)
             rows = module.reference_rows(batch, _NEEDS)
-            head = head or (_copied(rows.head) if frozen is None else rows.head)
+            head = head or (rows.head.frozen() if frozen is None else rows.head)
             watched.append(Watched(side, batch, ReferenceRows(rows.hidden, head)))
     lm.model.train(training)
     return Watch(run, watched)
@@ -128,8 +128,3 @@ def _groups(one: Watched, spans: str | None) -> Iterator[tuple[str, str, Tensor]
 def _evenly(items: Sequence[Encoded], count: int) -> list[Encoded]:
     step = max(1, len(items) // count) if count else len(items) + 1
     return list(items[::step][:count])
-
-
-def _copied(head: Head) -> Head:
-    bias = None if head.bias is None else head.bias.detach().clone()
-    return Head(head.weight.detach().clone(), bias, head.scale, head.softcap)

@@ -41,6 +41,11 @@ class Head:
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         return F.linear(hidden, self.weight.to(hidden.dtype), bias)
 
+    def frozen(self) -> Head:
+        """A copy that stays as this head is now."""
+        bias = None if self.bias is None else self.bias.detach().clone()
+        return replace(self, weight=self.weight.detach().clone(), bias=bias)
+
     def asked(self, temperatures: tuple[float, ...] = (), second_moment: bool = False) -> Asked:
         """What to say of rows of this head's raw logits."""
         return Asked(temperatures, second_moment, self.scale, self.softcap)
@@ -76,7 +81,8 @@ def token_stats(
     made anew if it is more, so memory does not grow with N*V.
     """
     maps, temperatures = _ordered(needs)
-    plan = _Plan(head, targets, maps, head.asked(temperatures, needs.second_moment), reference)
+    exact = hidden.dtype == rowwise.working_type(hidden)
+    plan = _Plan(head, targets, maps, head.asked(temperatures, needs.second_moment), reference, exact)
     flat = cast(tuple[Tensor, ...], _ChunkedHead.apply(hidden, head.weight, head.bias, plan))  # type: ignore[no-untyped-call]
     return _named(flat, maps, temperatures, needs.second_moment)
 
@@ -134,6 +140,7 @@ class _Plan:
     maps: tuple[VocabMap, ...]
     asked: Asked
     reference: ReferenceRows | None
+    exact: bool
 
     @property
     def size(self) -> int:
@@ -142,8 +149,13 @@ class _Plan:
         return max(64, (CHUNK_LOGITS if weight.device.type == "cpu" else CUDA_CHUNK_LOGITS) // weight.shape[0])
 
     def fits(self, n: int) -> bool:
-        """True if `n` rows, and beside them those in which the gradient of a map is made, are at most one chunk."""
-        return n * (2 if self.maps else 1) <= self.size
+        """True if `n` rows are at most one chunk, with those beside them in which their gradient is made."""
+        return n * (1 if self.keeps_gradient else 2) <= self.size
+
+    @property
+    def keeps_gradient(self) -> bool:
+        """True if d(-logp)/d(raw) is all there is to keep, and is not rounded before it meets its factor."""
+        return not self.maps and self.exact
 
     def reference_rows(self, rows: Tensor | slice) -> Tensor | None:
         """The reference's raw logits of these rows, if a map reads them."""
@@ -163,9 +175,9 @@ class _ChunkedHead(torch.autograd.Function):
     """Outputs (logp, label_logit, lse, *maps, *detached statistics), each (N,).
 
     Three ways to the gradient, each for any loss of these numbers. Logits that fit one chunk are kept for the backward
-    pass, as d(-logp)/d(raw) where no map reads them. With a frozen head and no maps the product of that and the head's
-    weights, (N, D), is made at once, chunk by chunk. Else chunks are computed anew. Products of N x V x D, forward and
-    backward: 3, 2 and 4; with a frozen head kept or anew 2 and 3.
+    pass; in float32 and where no map reads them, as d(-logp)/d(raw). With a frozen head and no maps the product of that
+    and the head's weights, (N, D), is made at once, chunk by chunk. Else chunks are computed anew. Products of
+    N x V x D, forward and backward: 3, 2 and 4; with a frozen head kept or anew 2 and 3.
     """
 
     @staticmethod
@@ -179,7 +191,7 @@ class _ChunkedHead(torch.autograd.Function):
         for rows in _slices(len(hidden), plan.size):
             raw, reference, targets = head.products(hidden[rows]), plan.reference_rows(rows), plan.targets[rows]
             mapped = _mapped(plan, raw, reference, targets)
-            found = rowwise.statistics(raw, targets, plan.asked, gradient=projects or (keeps and not plan.maps))
+            found = rowwise.statistics(raw, targets, plan.asked, gradient=projects or (keeps and plan.keeps_gradient))
             columns.append([*found[:3], *mapped, *found[3:]])
             if projects:
                 kept.append(raw @ head.weight)
@@ -211,9 +223,11 @@ class _ChunkedHead(torch.autograd.Function):
         else:
             for rows in torch.split(_reached(lead, [g for _, g in read]), plan.size):
                 raw, reference = _again(plan, kept, hidden, rows)
-                if not kept or plan.maps:
+                if kept and plan.keeps_gradient:
+                    sums.add(rows, raw, hidden, weight, lead[rows, None])
+                else:
                     _differentiate(plan, raw, reference, read, rows, logp, lse, lead)
-                sums.add(rows, raw, hidden, weight, torch.ones_like(lead) if read else lead)
+                    sums.add(rows, raw, hidden, weight)
         if bool(own.any()):
             sums.add_label(plan.targets, hidden, weight, own)
         return *sums.of(hidden, weight, bias), None
@@ -233,15 +247,15 @@ class _Gradients:
         made = [torch.zeros_like(x, dtype=rowwise.working_type(x)) if x is not None and w else None for x, w in inputs]
         return cls(*made)
 
-    def add(self, rows: Tensor, raw: Tensor, hidden: Tensor, weight: Tensor, lead: Tensor) -> None:
-        """The products of `raw` (n, V), d(loss)/d(raw) but for the factor `lead` of each row."""
-        factor = lead[rows, None]
+    def add(self, rows: Tensor, raw: Tensor, hidden: Tensor, weight: Tensor, factor: Tensor | None = None) -> None:
+        """The products of `raw` (n, V): d(loss)/d(raw), but for the `factor` (n, 1) of each row if there is one."""
         if self.hidden is not None:
-            self.hidden[rows] = factor * (raw @ weight.to(raw.dtype))
+            own = raw @ weight.to(raw.dtype)
+            self.hidden[rows] = own.to(self.hidden.dtype) if factor is None else factor * own
         if self.weight is not None:
-            _add_product(self.weight, raw, (factor * hidden[rows]).to(raw.dtype))
+            _add_product(self.weight, raw, hidden[rows] if factor is None else factor * hidden[rows])
         if self.bias is not None:
-            self.bias += raw.T.to(factor.dtype) @ lead[rows]
+            self.bias += (raw if factor is None else factor * raw).sum(0, dtype=self.bias.dtype)
 
     def add_label(self, targets: Tensor, hidden: Tensor, weight: Tensor, own: Tensor) -> None:
         """What reaches the label's own logit alone: a row of the weights each, and no product."""
@@ -297,10 +311,13 @@ def _reached(lead: Tensor, g_maps: Sequence[Tensor]) -> Tensor:
 
 
 def _again(plan: _Plan, kept: Sequence[Tensor], hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the forward pass kept of these rows, or their raw logits computed anew; and the reference's."""
+    """What the forward pass kept of these rows, or their raw logits computed anew; and the reference's.
+
+    A copy, to be written over, but for a gradient that is only read.
+    """
     if not kept:
         return plan.head.products(hidden[rows]), plan.reference_rows(rows)
-    if len(rows) == len(hidden) and not plan.maps:
+    if len(rows) == len(hidden) and plan.keeps_gradient:
         return kept[0], None
     return kept[0][rows], kept[1][rows] if len(kept) > 1 else None
 
@@ -315,10 +332,11 @@ def _differentiate(
     lse: Tensor,
     lead: Tensor,
 ) -> None:
-    """Turns raw logits into d(-logp)/d(raw), or, where maps are read, into d(loss)/d(raw) but for the label's own."""
+    """Turns raw logits into d(loss)/d(raw) but for what reaches the label's own alone."""
     targets = plan.targets[rows]
     if not read:
-        return rowwise.surplus(raw, targets, lse[rows], logp[rows], plan.asked)
+        rowwise.surplus(raw, targets, lse[rows], logp[rows], plan.asked, lead[rows])
+        return
     for part in rowwise.blocks(raw):
         z = rowwise.logits_of(raw[part], plan.asked)
         with torch.enable_grad():
@@ -327,10 +345,8 @@ def _differentiate(
             outputs = plan.mapped([m for m, _ in read], leaf, other, targets[part])
         seeds = [g[rows[part]].to(o.dtype) for (_, g), o in zip(read, outputs, strict=True)]
         (found,) = torch.autograd.grad(outputs, leaf, seeds)
-        found.mul_(rowwise.slope(z, plan.asked))
-        rowwise.surplus(raw[part], targets[part], lse[rows[part]], logp[rows[part]], plan.asked)
-        raw[part] = raw[part] * lead[rows[part], None] + found
-    return None
+        at = rows[part]
+        rowwise.surplus(raw[part], targets[part], lse[at], logp[at], plan.asked, lead[at], found)
 
 
 def _naive_detached(z: Tensor, targets: Tensor, temperatures: tuple[float, ...], second_moment: bool) -> list[Tensor]:

@@ -10,6 +10,7 @@ from expunge.context import Prepared, together
 from expunge.data import load
 from expunge.footprint import BYTES, Amount, Shape, total
 from expunge.recipe import Recipe
+from expunge.refcache import must_live
 from expunge.terms import Term, needs_of, prepared_on
 
 Kept = Literal["nothing", "numbers", "copied"]
@@ -26,17 +27,17 @@ class Work:
 
 
 def kept(terms: Sequence[Term], tokens: Mapping[str, Amount], shape: Shape, dtype: str) -> Kept:
-    """What must be kept of the reference: a copy where its whole distribution is read, or states that outweigh it.
+    """What must be kept of the reference: a copy where more is read than its scored tokens, or states that outweigh it.
 
     All tokens of a side are taken to be scored, so a copy may be announced where the states would just fit.
     """
     needs = {term.on: needs_of(terms, term.on) for term in terms}
     if not any(one.any_reference for one in needs.values()):
         return "nothing"
-    states = sum(len(one.reference_hidden) * (tokens[on].value or 0) for on, one in needs.items() if on in tokens)
+    places = {on: len(one.reference_hidden) + one.reference_rows for on, one in needs.items() if on in tokens}
+    states = sum(count * (tokens[on].value or 0) for on, count in places.items())
     outweigh = shape.parameters.value is not None and 4 * states * shape.hidden > BYTES[dtype] * shape.parameters.value
-    whole = any(one.reference_rows for one in needs.values())
-    return "copied" if whole or outweigh else "numbers"
+    return "copied" if must_live(needs.values()) or outweigh else "numbers"
 
 
 def groundwork(
@@ -62,7 +63,7 @@ def groundwork(
             name = f"scores of {side} made anew every {every} steps"
             yield work(name, _times(_read(again, own), times))
     if kept(terms, tokens, shape, recipe.model.dtype) == "numbers":
-        reads = {term.on for term in terms if term.needs.reference_stats}
+        reads = {term.on for term in terms if term.needs.any_reference}
         yield work(
             "numbers of the reference remembered", total(*(own for side, own in tokens.items() if side in reads))
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,28 +13,32 @@ from expunge.core import At, Batch, Needs, Side, TokenStats, scatter
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
 from expunge.errors import TrainingError
-from expunge.fused import ReferenceRows
-from expunge.lm import Scored
+from expunge.fused import Head, ReferenceRows
+from expunge.lm import Scored, head_of
 
 _KEPT = ("logp", "label_logit", "lse")
 _ROWS = 16
 Place = tuple[int | float, At]
 Places = frozenset[Place]
 Key = tuple[str, int, int]
+FINAL: Place = (-1, "before")
+"""The states that vocabulary maps read: with the head they are the reference's whole distributions again."""
 
 
 @dataclass
 class Reference:
-    """A frozen model beside the policy. `stats` remembers the scalars of every record it has seen; `rows` does not.
+    """A frozen model beside the policy. `stats` remembers the scalars of every record it has seen.
 
     Hidden states are computed each time while there is a module: kept for all records they may outweigh it. Without a
-    module (as `remembered` makes it) only what was seen can be asked for, states too. Records are told apart by id and
-    scored tokens, so a record that was cut differently is computed anew.
+    module (as `remembered` makes it) only what was seen can be asked for, states too. With a `head`, the rows that
+    vocabulary maps read are made of it and of states that were kept, without a forward pass. Records are told apart by
+    id and scored tokens, so a record that was cut differently is computed anew.
     """
 
     module: Scored | None
     seen: dict[Key, Tensor] = field(default_factory=dict)
     states: dict[tuple[Key, Place], Tensor] = field(default_factory=dict)
+    head: Head | None = None
 
     def stats(self, batch: Batch, hidden: Places = frozenset()) -> TokenStats:
         """`logp`, `label_logit`, `lse` (B, T) and the states `hidden` (B, T, D) of the batch under the reference.
@@ -68,7 +72,11 @@ class Reference:
         """Final hidden states for the vocabulary maps of `needs`, or None if none of them reads the reference."""
         if not any(m.reads_reference for m in needs.vocab):
             return None
-        return self._asked(batch).reference_rows(batch, needs)
+        places = [(_key(batch, row), FINAL) for row in range(len(batch))]
+        if self.head is None or _elsewhere(needs) or any(place not in self.states for place in places):
+            return self._asked(batch).reference_rows(batch, needs)
+        hidden = torch.cat([self.states[place] for place in places])
+        return ReferenceRows(hidden.to(batch.targets.device), self.head)
 
     def _asked(self, batch: Batch) -> Scored:
         if self.module is None:
@@ -88,9 +96,19 @@ def to_keep(sides: Mapping[Side, Sequence[Encoded]], needs: Mapping[Side, Needs]
     """The records whose numbers the terms of each side read, by the hidden states that are wanted of them."""
     out: dict[Places, list[Encoded]] = {}
     for side, items in sides.items():
-        if needs[side].reference_stats:
-            out.setdefault(needs[side].reference_hidden, []).extend(items)
+        final = frozenset({FINAL}) if needs[side].reference_rows else frozenset()
+        if needs[side].any_reference:
+            out.setdefault(needs[side].reference_hidden | final, []).extend(items)
     return out
+
+
+def must_live(needs: Iterable[Needs]) -> bool:
+    """True if rows of the reference are read that states of the scored tokens do not give: it must stay a model."""
+    return any(one.reference_rows and _elsewhere(one) for one in needs)
+
+
+def _elsewhere(needs: Needs) -> bool:
+    return needs.everywhere or bool(needs.smoothing)
 
 
 def outweigh(items: Mapping[Places, Sequence[Encoded]], model: PreTrainedModel) -> bool:
@@ -113,6 +131,8 @@ def remembered(module: Scored, items: Mapping[Places, Sequence[Encoded]], pad_id
         for first in range(0, len(chosen), _ROWS):
             out.remember(collate(chosen[first : first + _ROWS], pad_id).to(module.model.device), hidden)
     module.train(training)
+    if any(FINAL in hidden for hidden in items):
+        out.head = head_of(module.model).frozen()
     out.module = None
     return out
 

@@ -68,13 +68,20 @@ def statistics(raw: Tensor, targets: Tensor, asked: Asked, gradient: bool) -> li
     return [torch.cat(parts) for parts in zip(*columns, strict=True)]
 
 
-def surplus(raw: Tensor, targets: Tensor, lse: Tensor, logp: Tensor, asked: Asked) -> None:
-    """Turns `raw` into d(-logp)/d(raw), as `statistics` would have, from the numbers that it gave."""
+def surplus(
+    raw: Tensor, targets: Tensor, lse: Tensor, logp: Tensor, asked: Asked, lead: Tensor, more: Tensor | None = None
+) -> None:
+    """Turns `raw` into lead * d(-logp)/d(raw) + more * slope, from the numbers (n,) that `statistics` gave.
+
+    `more` (n, V) is the gradient with respect to the logits that comes from elsewhere. Rounded to raw's type once.
+    """
     spare = torch.empty(_room(raw), dtype=working_type(raw), device=raw.device)
     for rows in blocks(raw):
         z, at = logits_of(raw[rows], asked), targets[rows, None]
         p = torch.sub(z, lse[rows, None], out=_home(raw[rows], spare, asked)).exp_()
-        _write(raw[rows], p, z, at, logp[rows, None], asked)
+        p.scatter_(1, at, torch.expm1(logp[rows, None]))
+        p.mul_(lead[rows, None])
+        _write(raw[rows], p if more is None else p.add_(more[rows]), z, asked)
 
 
 def _room(raw: Tensor) -> tuple[int, int]:
@@ -100,7 +107,8 @@ def _block(raw: Tensor, at: Tensor, asked: Asked, gradient: bool, work: list[Ten
     out += [_entropy(shifted, e, beside, at, is_top, t, spare) for t in asked.temperatures]
     if gradient:
         p = torch.mul(e, 1 / mass, out=_home(raw, shifted, asked))
-        _write(raw, p, z, at, logp, asked)
+        # 1 - p of the label cancels for a memorised token unless it comes from log p
+        _write(raw, p.scatter_(1, at, torch.expm1(logp)), z, asked)
     return [column[:, 0] for column in out]
 
 
@@ -145,9 +153,7 @@ def _home(raw: Tensor, spare: Tensor, asked: Asked) -> Tensor:
     return spare[: len(raw)] if asked.shapes or raw.dtype != working_type(raw) else raw
 
 
-def _write(raw: Tensor, p: Tensor, z: Tensor, at: Tensor, logp: Tensor, asked: Asked) -> None:
-    # 1 - p of the label cancels for a memorised token unless it comes from log p, and before the rounding to raw's type
-    p.scatter_(1, at, torch.expm1(logp))
+def _write(raw: Tensor, p: Tensor, z: Tensor, asked: Asked) -> None:
     if asked.shapes:
         p.mul_(slope(z, asked))
     if p is not raw:

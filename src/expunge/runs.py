@@ -30,7 +30,7 @@ from expunge.lm import LM, Scored
 from expunge.neighbours import write_retain
 from expunge.pairing import paired_updates
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
-from expunge.refcache import Reference, outweigh, remembered, to_keep
+from expunge.refcache import Reference, must_live, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.scoretables import ScoreTables
 from expunge.shared import Shared
@@ -214,13 +214,14 @@ def reference_of(
 ) -> Reference | None:
     """The frozen model that the terms compare with, or None if none of them does.
 
-    A second model is kept only for terms that read its whole distribution, or hidden states that would take more memory
-    than it does; for the others its numbers are remembered.
+    Its numbers are remembered, and for terms that read its whole distribution its final hidden states and head. A
+    second model is kept where such states would take more memory than it does, or more is read than the scored tokens.
     """
     if not any(term.needs.any_reference for term in terms):
         return None
-    items = to_keep(sides, {side: needs_of(terms, side) for side in sides})
-    whole = any(m.reads_reference for term in terms for m in term.needs.vocab) or outweigh(items, lm.model)
+    needs = {side: needs_of(terms, side) for side in sides}
+    items = to_keep(sides, needs)
+    whole = must_live(needs.values()) or outweigh(items, lm.model)
     if recipe.reference is not None:
         settings = recipe.model.model_copy(update={"model_name_or_path": recipe.reference, "model_revision": None})
         model = lms.load(settings, device=str(lm.device)).model
@@ -228,7 +229,11 @@ def reference_of(
         model = copy.deepcopy(lm.model) if whole else lm.model
     if whole:
         return Reference(Scored(model.eval().requires_grad_(False), bf16=recipe.train.bf16))
-    return remembered(Scored(model, bf16=recipe.train.bf16), items, lm.pad_id)
+    module = Scored(model, bf16=recipe.train.bf16)
+    made = remembered(module, items, lm.pad_id)
+    if recipe.reference is not None and made.head is not None:
+        made.module = module  # diagnostics compare with it too
+    return made
 
 
 def findings(recipe: Recipe, probes: Sequence[Record] = ()) -> list[preflight.Finding]:
