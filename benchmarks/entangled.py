@@ -54,8 +54,8 @@ def main() -> None:
     asked = parser.parse_args()
     records = {r.id: r for r in load(Source(path=str(asked.folder / "data" / "entangled.jsonl")), "forget")}
     arms: dict[str, list[Path]] = {name: [asked.folder / "models" / name] for name in ("target", "oracle")}
-    for path in sorted((asked.folder / "arms").glob("*-[0-9]")):
-        arms.setdefault(path.name.rpartition("-")[0], []).append(path)
+    for path in sorted(path.parent for path in (asked.folder / "arms").glob("*/log.jsonl")):
+        arms.setdefault(path.name.rstrip("0123456789").rstrip("-"), []).append(path)
     measured = {arm: [halves(path, records) for path in paths] for arm, paths in arms.items()}
     ids = sorted(next(iter(measured.values()))[0]["all other words"])
     subjects = [records[key].subject for key in ids]
