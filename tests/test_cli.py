@@ -40,7 +40,7 @@ OPTIONS = {
     "verdict": {"--gate", "--resamples"},
     "report": {"--out", "--redact", "--chosen", "--figures"},
     "reproduce": {"--out", "--tolerance"},
-    "run": {"--dry-run", "--overwrite", "--watch"},
+    "run": {"--dry-run", "--overwrite", "--push-to-hub", "--watch"},
     "schema": set(),
     "score": {"--score", "--select", "--records", "--out"},
     "selectivity": {

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import LoggerType
 from torch import Tensor, nn
 from transformers import get_scheduler
 
@@ -547,11 +548,14 @@ def test_tensorboard_gets_a_file_of_the_run(tmp_path: Path) -> None:
     assert b"grad_norm" in written
 
 
-def test_a_tracker_that_is_unknown_or_not_installed_is_named(tmp_path: Path) -> None:
+def test_a_tracker_that_is_unknown_or_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match=r"unknown tracker 'tensorbord'. Did you mean: tensorboard"):
         fit(tmp_path / "a", report_to=("tensorbord",))
     with pytest.raises(TrainingError, match=r"train.report_to=aim: not installed"):
         fit(tmp_path / "b", report_to=("aim",))
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [LoggerType.TENSORBOARD])
+    with pytest.raises(TrainingError, match=r"train.report_to=aim: not installed"):
+        fit(tmp_path / "c", report_to=("tensorboard", "aim"))
 
 
 def test_terms_with_the_same_label_get_numbers() -> None:

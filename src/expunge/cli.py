@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from expunge import __version__, annotating, judging, ledgering, looking, measuring, ranks
-from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, unknown
+from expunge.errors import DataError, ExpungeError, Interrupted, MethodError, ModelError, unknown
 
 if TYPE_CHECKING:
     from expunge.recipe import Recipe, Verb
@@ -124,6 +124,10 @@ def run(
     ] = False,
     overwrite: Overwrite = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show loss and sentences as they are forgotten.")] = False,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Then push the model and its card, to a private repository."),
+    ] = None,
 ) -> None:
     """Unlearn as a recipe says, evaluate, and write the report. Goes on where it was stopped."""
     resolved = _resolve(recipe, overrides, overwrite, "run")
@@ -131,10 +135,16 @@ def run(
         _print_plan(resolved)
         return
     from expunge import pipeline
+    from expunge.report import hub
     from expunge.watching import Watch
 
+    if push_to_hub is not None:
+        _pushable(resolved, push_to_hub)
     live = Watch()
-    _judged((pipeline.run(resolved, live, live.epoch) if watch else pipeline.run(resolved)).path)
+    folder = (pipeline.run(resolved, live, live.epoch) if watch else pipeline.run(resolved)).path
+    _judged(folder)
+    if push_to_hub is not None and ranks.here().main:
+        typer.echo(f"Pushed: {hub.push(folder, push_to_hub)}")
 
 
 @app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
@@ -458,6 +468,19 @@ def _single(recipe: Recipe) -> Recipe:
     if others:
         typer.echo(f"The first of {len(others) + 1} runs: {Path(first.output_dir).name}")
     return first
+
+
+def _pushable(recipe: Recipe, name: str) -> None:
+    """ModelError if what the recipe makes cannot be pushed to the hub under this name."""
+    from expunge.recipe import variants
+    from expunge.report import hub
+
+    hub.check(name)
+    if (count := len(variants(recipe))) > 1:
+        raise ModelError(
+            f"--push-to-hub pushes one model, but the recipe stands for {count} runs. Push one of them when they are "
+            f"done: hf upload {name} RUN/model"
+        )
 
 
 def _print_plan(recipe: Recipe) -> None:

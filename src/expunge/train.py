@@ -434,8 +434,9 @@ def _accelerator(settings: Train, device: torch.device, run: RunFolder) -> Accel
             log_with=asked or None,
             project_dir=str(run.path) if asked else None,
         )
-    if asked and not made.log_with:
-        raise TrainingError(f"train.report_to={','.join(asked)}: not installed. Install it with pip, or leave it out")
+    there = {str(getattr(tracker, "value", tracker)) for tracker in made.log_with}
+    if absent := [name for name in asked if name not in {*there, LoggerType.ALL.value}]:
+        raise TrainingError(f"train.report_to={','.join(absent)}: not installed. Install it with pip, or leave it out")
     started = ranks.here().size
     if settings.num_processes not in (None, started):
         raise TrainingError(

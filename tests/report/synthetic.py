@@ -308,3 +308,29 @@ def metrics(
         found["privleak"] = whole(-95 * left**0.5 + 32, 9.0, 2 * n, "neither")
         found["forget_quality"] = whole({"target": 1.2e-5, "etw": 0.41, "wga": 0.09}.get(name, 0.004), 0.0, n, "better")
     return found
+
+
+FOUND = [
+    {"condition": "forget_Q_A_Prob <= 0.2", "outcome": "FAIL", "reason": "0.31 [0.28, 0.35], n = 40"},
+    {"condition": "model_utility >= 0.9 of the target's", "outcome": "PASS", "reason": "0.59"},
+]
+"""What a gate of two conditions found."""
+
+
+def judged(run: RunFolder, outcome: str = "FAIL", **more: object) -> None:
+    """verdict.json of a run; `more` replaces what it says."""
+    tree = {"outcome": outcome, "claim": "suppression", "confidence": 0.95, "findings": FOUND, "registered": True}
+    run.write_json(runfolder.VERDICT, {**tree, **more})
+
+
+def attacked(run: RunFolder, outcome: str, **values: float) -> None:
+    """attacks.json: each attack's value, with an interval of .05 either way; the oracle's is .1."""
+    entries = {
+        name: {
+            "value": value, "low": value - 0.05, "high": value + 0.05, "n": 40, "optimistic": False, "leak": True,
+            "measure": "share of the answer", "target": 0.9, "oracle": 0.1, "gap": value - 0.1,
+        }
+        for name, value in values.items()
+    }  # fmt: skip
+    found = {"outcome": outcome, "flagged": [n for n, v in values.items() if v > 0.3], "tried": list(values)}
+    run.write_json(runfolder.ATTACKS_RESULT, {"format": 1, "robust": {**found, "margin": 0.05}, "attacks": entries})

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from expunge import comparison, runfolder
 from expunge.report import page
+from tests.report import synthetic
+from tests.report.synthetic import attacked, judged
 from tests.report.test_page import evil_run
 
 if TYPE_CHECKING:
@@ -244,3 +247,23 @@ def test_a_screenshot_is_not_blank(report: Path, show: Open) -> None:
     tab = show(report)
     tab.locator("#tokenview").scroll_into_view_if_needed()
     assert len(tab.screenshot()) > 40_000
+
+
+@pytest.mark.slow
+def test_four_thousand_records_stay_below_five_megabytes_and_load_in_seconds(tmp_path: Path, show: Open) -> None:
+    """Every section there is, verdicts and attacks among them; a page this size is read in about a second."""
+    folder = synthetic.demo(tmp_path / "demo", records=4000, epochs=5)
+    for name in ("graddiff", "wga", "etw"):
+        judged(runfolder.open(folder.path / name))
+        attacked(runfolder.open(folder.path / name), "leaks", relearn=0.62)
+    out = page.render([folder.path], tmp_path / "report.html", comparing=comparison.for_page)
+    assert out.stat().st_size < 5_000_000
+    tab = show(out)
+    took = tab.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart")
+    print(f"{out.stat().st_size:,} bytes, loaded in {took / 1000:.1f} s")
+    assert took < 20_000, "milliseconds, on a machine that may be busy"
+    assert "200 of 4,000 records, evenly spaced." in tab.locator("#tokens .caption").first.inner_text()
+    assert tab.locator(".verdict").count() == 3
+    assert "Worst attack: relearn" in tab.locator(".card").last.inner_text()
+    tab.locator("#epoch").fill("5")
+    assert tab.locator("#epochvalue").inner_text() == "5"

@@ -12,12 +12,8 @@ from expunge import comparison, runfolder
 from expunge.report import arms, cards, collect, page, robust, verdicts
 from expunge.runfolder import RunFolder
 from tests.report import synthetic
+from tests.report.synthetic import FOUND, attacked, judged
 from tests.report.test_page import Reader
-
-FOUND = [
-    {"condition": "forget_Q_A_Prob <= 0.2", "outcome": "FAIL", "reason": "0.31 [0.28, 0.35], n = 40"},
-    {"condition": "model_utility >= 0.9 of the target's", "outcome": "PASS", "reason": "0.59"},
-]
 
 
 @pytest.fixture
@@ -32,11 +28,6 @@ def first_screen(paths: list[Path], out: Path, redact: bool = False) -> str:
     html = page.render(paths, out / "r.html", redact).read_text(encoding="utf-8")
     text = Reader(html[html.index('<section id="summary">') : html.index("</section>")]).text
     return " ".join(text.split())
-
-
-def judged(run: RunFolder, outcome: str = "FAIL", **more: object) -> None:
-    tree = {"outcome": outcome, "claim": "suppression", "confidence": 0.95, "findings": FOUND, "registered": True}
-    run.write_json(runfolder.VERDICT, {**tree, **more})
 
 
 def test_the_verdict_is_told_with_its_conditions_and_when_its_gate_was_written(run: RunFolder, tmp_path: Path) -> None:
@@ -74,19 +65,6 @@ def test_a_redacted_verdict_quotes_no_forget_text(run: RunFolder, tmp_path: Path
     judged(run, findings=[{**FOUND[0], "condition": f"command {secret}"}])
     assert secret in first_screen([run.path], tmp_path)
     assert secret not in first_screen([run.path], tmp_path, redact=True)
-
-
-def attacked(run: RunFolder, outcome: str, **values: float) -> None:
-    """attacks.json: each attack's value, with an interval of .05 either way; the oracle's is .1."""
-    entries = {
-        name: {
-            "value": value, "low": value - 0.05, "high": value + 0.05, "n": 40, "optimistic": False, "leak": True,
-            "measure": "share of the answer", "target": 0.9, "oracle": 0.1, "gap": value - 0.1,
-        }
-        for name, value in values.items()
-    }  # fmt: skip
-    found = {"outcome": outcome, "flagged": [n for n, v in values.items() if v > 0.3], "tried": list(values)}
-    run.write_json(runfolder.ATTACKS_RESULT, {"format": 1, "robust": {**found, "margin": 0.05}, "attacks": entries})
 
 
 def test_the_worst_attack_answers_robust(run: RunFolder, tmp_path: Path) -> None:

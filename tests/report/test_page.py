@@ -290,12 +290,3 @@ def test_why_a_metric_is_absent_and_which_intervals_are_too_narrow(tmp_path: Pat
     assert "Not measured: PrivLeak (there is no &lt;holdout&gt; set)." in html
     assert "[0.400, 0.600]†" in html
     assert "narrower than it should be" in html
-
-
-@pytest.mark.slow
-def test_four_thousand_records_stay_below_five_megabytes(tmp_path: Path) -> None:
-    folder = synthetic.demo(tmp_path / "demo", records=4000, epochs=10)
-    out = page.render([folder.path], tmp_path / "report.html")
-    assert out.stat().st_size < 5_000_000
-    html = out.read_text(encoding="utf-8")
-    assert "200 of 4,000 records, evenly spaced." in html
