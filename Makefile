@@ -17,7 +17,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_D
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all doctest lint format coverage wheel clean
+.PHONY: help demo test test-all doctest lint audit format coverage wheel clean
 
 help: ## the commands there are
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ lint: $(VENV)/.dev ## style, format, strict types, import layers, dependencies, 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry src
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+
+audit: $(VENV)/.dev ## known weaknesses of the pinned dependencies (needs the network; says so and passes over without)
+	@$(BIN)/python -c 'import urllib.request; urllib.request.urlopen("https://pypi.org/simple/pip-audit/", timeout=20)' 2>/dev/null || { echo "audit passed over: no network"; exit 0; }; \
+	$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit \
+	&& $(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 format: $(VENV)/.dev ## put the code into the house format
 	$(BIN)/ruff check --fix-only .

@@ -145,7 +145,7 @@ def load_plugin(path: str | Path) -> None:
         raise MethodError(f"plugin '{path}' is not a file")
     name = f"expunge_plugin_{file.stem}"
     loader_spec = importlib.util.spec_from_file_location(name, file)
-    if loader_spec is None or loader_spec.loader is None:
+    if file.suffix != ".py" or loader_spec is None or loader_spec.loader is None:
         raise MethodError(f"plugin '{path}' is not a Python file")
     module = importlib.util.module_from_spec(loader_spec)
     sys.modules[name] = module

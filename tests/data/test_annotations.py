@@ -154,3 +154,11 @@ def test_tofu_annotations(shared: Path) -> None:
     assert [made[3].answer[s.start : s.end] for s in made[3].spans] == [
         "Basil", "Mahfouz", "Al-Kuwaiti's", "florist", "mother", "game", "developer.",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("manifest", [{}, {"identifier": 3}, {"identifier": "x", "parameters": [1]}])
+def test_a_manifest_that_says_nothing_is_refused(tmp_path: Path, manifest: dict[str, object]) -> None:
+    file = tmp_path / "spans.jsonl"
+    file.write_text(json.dumps({"expunge_annotations": 1, **manifest}), encoding="utf-8")
+    with pytest.raises(DataError, match="does not say which identifier"):
+        read_manifest(file)

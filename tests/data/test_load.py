@@ -392,3 +392,20 @@ def test_muse_files(shared: Path) -> None:
     assert load(Source(path=str(folder / "knowmem_forget_qa.jsonl")), "forget")[0].answer == "1472"
     corpus = iterate(Source(path=str(shared / "data/corpus/english_train.parquet")), "general")
     assert next(corpus).text
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"text": "a", "offset": {"x": 1}}, "'offset' must be a whole number; found dict"),
+        ({"text": "a", "offset": "Ada"}, "'offset' must be a whole number; found str"),
+        ({"question": "q", "answer": "a", "spans": [{"start": float("inf"), "end": 1}]}, "must be numbers"),
+        ({"question": "q", "answer": {"told": "the secret"}}, "'answer' must be text; found the keys told"),
+        ({"messages": [{"role": "user", "told": "the secret"}]}, "found the keys role, told"),
+        ({"question": "q", "answer": "a", "spans": [{"text": "the secret"}]}, "found the keys text"),
+    ],
+)
+def test_cells_of_the_wrong_kind_are_named_and_not_quoted(tmp_path: Path, row: dict[str, Any], says: str) -> None:
+    message = fault(lines(tmp_path / "odd.jsonl", row))
+    assert says in message
+    assert "secret" not in message

@@ -108,8 +108,10 @@ def read_manifest(path: str | Path) -> Manifest | None:
         raise DataError(
             f"{path} is an annotation file of format {values[_KEY]}; this version reads {FORMAT}. Update expunge."
         )
-    names = set(Manifest.__dataclass_fields__)
-    return Manifest(**{name: value for name, value in values.items() if name in names})
+    known = {name: value for name, value in values.items() if name in Manifest.__dataclass_fields__}
+    if not isinstance(known.get("identifier"), str) or not isinstance(known.get("parameters", {}), Mapping):
+        raise DataError(f"the manifest of {path} does not say which identifier made it, or how. Annotate again.")
+    return Manifest(**known)
 
 
 def attach(records: Sequence[Record], annotations: Iterable[Annotation]) -> list[Record]:

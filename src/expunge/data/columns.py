@@ -136,7 +136,7 @@ def _record(source: Mapping[str, str], values: Mapping[str, Any], split: Split, 
         alternatives=_texts_of(cells["alternatives"], source["alternatives"]) if cells.get("alternatives") else (),
         history=history,
         document=_optional(cells, source, "document"),
-        offset=int(cells.get("offset") or 0),
+        offset=_number(cells.get("offset") or 0),
         continues=str(cells.get("continues")).lower() in ("true", "1"),
     )
     spans = tuple(read_span(span, record.body_field) for span in _list(cells.get("spans"), "spans"))
@@ -213,7 +213,7 @@ def _turns(messages: Any, column: str) -> tuple[tuple[str, str], ...]:
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         if not isinstance(role, str) or not isinstance(content, str):
-            raise DataError(f"'{column}' must hold messages with a role and a content; found {str(message)[:80]}.")
+            raise DataError(f"'{column}' must hold messages with a role and a content; found {_kind(message)}.")
         turns.append((_ROLES.get(role, role), _text(content, column)))
     return tuple(turns)
 
@@ -223,13 +223,13 @@ def read_span(value: Any, default: Field) -> Span:
     if isinstance(value, list) and len(value) == 2:
         value = {"start": value[0], "end": value[1]}
     if not isinstance(value, dict) or not {"start", "end"} <= set(value):
-        raise DataError(f"a span needs start and end; found {str(value)[:80]}.")
+        raise DataError(f"a span needs start and end; found {_kind(value)}.")
     field = value.get("field") or default
     try:
         start, end = int(value["start"]), int(value["end"])
         weight = 1.0 if value.get("weight") is None else float(value["weight"])
-    except (TypeError, ValueError):
-        raise DataError(f"start, end and weight of a span must be numbers; found {str(value)[:80]}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"start, end and weight of a span must be numbers; found {_kind(value)}.") from None
     if field not in get_args(Field):
         raise DataError(unknown("field of a span", str(field), get_args(Field)))
     if not (math.isfinite(weight) and weight >= 0):
@@ -245,9 +245,16 @@ def check_span(span: Span, record: Record) -> None:
         raise DataError(f"span {span.start}:{span.end} is outside of the {span.field}, which has {length} characters.")
 
 
+def _number(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"'offset' must be a whole number; found {type(value).__name__}.") from None
+
+
 def _text(value: Any, column: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"'{column}' must be text; found {type(value).__name__} {str(value)[:60]}.")
+        raise DataError(f"'{column}' must be text; found {_kind(value)}.")
     text = str(value)
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise DataError(f"'{column}' has half of a surrogate pair, which is no text. Write the file as UTF-8.")
@@ -290,3 +297,8 @@ def to_row(record: Record) -> dict[str, Any]:
     if record.spans:
         row["spans"] = [vars(span) for span in record.spans]
     return row
+
+
+def _kind(value: Any) -> str:
+    """What a cell is without what it says, which may be what is to be forgotten."""
+    return f"the keys {', '.join(map(str, value))[:80]}" if isinstance(value, Mapping) else type(value).__name__
