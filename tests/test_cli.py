@@ -52,6 +52,7 @@ OPTIONS = {
         "--score", "--r", "--soft", "--direction", "--params", "--model", "--resamples", "--seed", "--out",
         "--overwrite",
     },
+    "sweep": {"--jobs", "--judge", "--print-commands", "--overwrite"},
     "synth": {
         "--out", "--people", "--seed", "--language", "--kind", "--layout", "--forget", "--holdout", "--facts",
         "--overwrite",

@@ -159,5 +159,10 @@ def _shared_out(work: Work, recipe: Recipe, arms: Sequence[str], jobs: int, show
     context = multiprocessing.get_context("spawn")  # a fork would take over torch's threads
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-        for future in [pool.submit(work, recipe, [arm], show) for arm in arms[1:]]:
+        for future in [pool.submit(_elsewhere, work, recipe, arm) for arm in arms[1:]]:
             future.result()
+
+
+def _elsewhere(work: Work, recipe: Recipe, arm: str) -> None:
+    """The work on one arm in a process of its own, whose stages are lines: bars of several would run together."""
+    work(recipe, [arm], progress.Lines())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,10 @@ from expunge.errors import MissingExtraError
 from expunge.search import Range, Sweep
 
 Settings = Mapping[str, str | float]
+_FIRST = 3
+"""Trials that TPE draws at random before it looks at outcomes."""
+_BEYOND = 1e6
+"""Larger than any metric: where trials below the floor begin."""
 
 
 @dataclass(frozen=True)
@@ -82,30 +85,22 @@ def _points(each: Range, count: int) -> list[str | float]:
 
 
 def _tpe(ranges: Mapping[str, Range], trial: int, before: Sequence[Outcome], seed: int) -> dict[str, str | float]:
-    """What Optuna's TPE asks next after these outcomes; the floor is its constraint."""
+    """What Optuna's TPE asks next after these outcomes.
+
+    It reads nothing but their order: those that keep the floor, by the metric, then the others, by what they lack.
+    """
     try:
         import optuna
     except ImportError:
         raise MissingExtraError("the sampler tpe", "sweep") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=seed + trial, n_startup_trials=3, constraints_func=lambda done: (done.user_attrs["short"],)
-        )
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed + trial, n_startup_trials=_FIRST))
     kinds: dict[str, Any] = {name: _distribution(optuna, each) for name, each in ranges.items()}
-    states = optuna.trial.TrialState
+    create, states = optuna.trial.create_trial, optuna.trial.TrialState
     for one in before:
-        over = optuna.trial.create_trial(
-            state=states.FAIL if one.value is None else states.COMPLETE,
-            value=one.value,
-            params=dict(one.settings),
-            distributions=kinds,
-            user_attrs={"short": one.short},
-            system_attrs={"constraints": (one.short,)},
-        )
-        study.add_trial(over)
+        value = one.value if one.short <= 0 or one.value is None else _BEYOND + one.short
+        state = states.FAIL if value is None else states.COMPLETE
+        study.add_trial(create(state=state, value=value, params=dict(one.settings), distributions=kinds))
     return dict(study.ask(kinds).params)
 
 
