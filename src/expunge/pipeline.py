@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import collective, comparison, gate, ranks, runfolder, runs, stopping
+from expunge import collective, comparison, epochs, gate, ranks, runfolder, runs, stopping
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge import recipe as recipes
@@ -18,6 +18,7 @@ from expunge.data.encode import Encoder
 from expunge.data.preflight import Finding
 from expunge.data.probes import reworded
 from expunge.data.records import Record
+from expunge.epochs import Epochs
 from expunge.errors import DataError, ModelError
 from expunge.evals import harness, hosted, muse, tofu, verdict
 from expunge.evals.hosted import Hosted, Reach
@@ -67,14 +68,19 @@ def run_one(recipe: Recipe, together: Together, show: Progress, on_epoch: Watche
     made = prepare_models(recipe, show)
     with show.stage(f"Unlearn with {recipe.method.preset or 'the given terms'}") as bar:
         start = made[TARGET].file("model") if TARGET in made else None
-        stop = _stop(recipe, start, together.shared)
+        watched, stop = _each_epoch(recipe, start, together.shared)
 
         def tell(epoch: int, module: Scored) -> bool:
+            if watched is not None:
+                watched(epoch, module)
             if on_epoch is not None:
                 on_epoch(Path(recipe.output_dir), epoch)
             return stop is not None and stop(epoch, module)
 
-        folder = runs.unlearn(recipe, start=start, on_step=shown(bar), on_epoch=tell, shared=together.shared)
+        folder = runs.unlearn(
+            recipe, start=start, on_step=shown(bar), on_epoch=tell, shared=together.shared,
+            on_end=None if watched is None else watched.finish,
+        )  # fmt: skip
     if recipe.evaluation.suite != "none":
         sets = sets_of(recipe, folder)
         references(recipe, folder, made, sets, show, together)
@@ -108,12 +114,14 @@ def is_prepared(recipe: Recipe) -> bool:
     return runs.is_finished(target, "finetune") and TARGET in runfolder.open(target.output_dir).labels
 
 
-def _stop(recipe: Recipe, start: Path | None, shared: Shared) -> stopping.Stop | None:
-    """The rule that may end the run early, if the recipe has one."""
-    if recipe.evaluation.stop is None:
-        return None
-    tokenizer = lms.load_tokenizer(runs.started(recipe.model, start))
-    return stopping.rule(recipe, sets_of(recipe), shared.encoder(tokenizer, recipe.data))
+def _each_epoch(recipe: Recipe, start: Path | None, shared: Shared) -> tuple[Epochs | None, stopping.Stop | None]:
+    """What is measured after each epoch, and the rule that may end the run early, as far as the recipe has them."""
+    e = recipe.evaluation
+    if (e.stop is None and e.each_epoch is None) or runs.is_finished(recipe, "unlearn"):
+        return None, None
+    encoder = shared.encoder(lms.load_tokenizer(runs.started(recipe.model, start)), recipe.data)
+    sets = sets_of(recipe)
+    return epochs.watching(recipe, sets, encoder), stopping.rule(recipe, sets, encoder)
 
 
 def begin_study(recipe: Recipe) -> RunFolder:

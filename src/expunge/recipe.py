@@ -263,6 +263,28 @@ class Harness(Section):
         return self
 
 
+class KeepBest(Section):
+    """Which epoch's weights become the model: the lowest in one metric of those that keep enough of another."""
+
+    minimise: str = Field("forget_Q_A_Prob", min_length=1, description="the metric that should fall")
+    metric: str = Field("retain_Q_A_Prob", min_length=1, description="a metric of what should be kept")
+    at_least: float = Field(0.9, gt=0, description="share of the latter before training that must be left")
+
+    def __str__(self) -> str:
+        return f"lowest {self.minimise} with {self.metric} at least {self.at_least:g} of what it was"
+
+
+class EachEpoch(Section):
+    """What is measured before training and after each epoch: the right answers of some records, by teacher forcing."""
+
+    sets: Names = Field(("forget", "retain"), description="evaluation sets by name")
+    split: Literal["all", "half"] = Field(
+        "all", description="half: of every second subject alone (or record, where there are none)"
+    )
+    records: PositiveInt | None = Field(64, description="at most so many records of each set, evenly spaced")
+    keep_best: KeepBest | None = Field(None, description="keep another epoch's weights than the last one's")
+
+
 class Evaluation(Section):
     """What is measured before and after."""
 
@@ -285,6 +307,7 @@ class Evaluation(Section):
     variants: Names = Field(
         ("answer", "paraphrase", "perturbed"), description="which answers are scored, as far as records have them"
     )
+    each_epoch: EachEpoch | None = Field(None, description="what is measured while training, and which epoch is kept")
     stop: Stop | None = Field(None, description="end training early where too much is lost")
     token_budget: PositiveInt = Field(2048, description="tokens of one scoring batch, padding included")
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of each interval")
@@ -468,6 +491,9 @@ def _across(recipe: Recipe) -> Iterator[str]:
     for arm in recipe.arms:
         if not _ARM.fullmatch(arm):
             yield f"arms: '{arm}' is not a folder name; use letters, digits, '.', '_', '-'"
+    each_epoch = recipe.evaluation.each_epoch
+    if each_epoch is not None and each_epoch.keep_best is not None and recipe.method.negate is not None:
+        yield "evaluation.each_epoch.keep_best: no epoch's model is the result where method.negate goes the other way"
     for arm in recipe.sweep.arm_space if recipe.sweep is not None else ():
         if arm not in recipe.arms:
             yield f"sweep.arm_space: {unknown('arm', arm, recipe.arms)}"

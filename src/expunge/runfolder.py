@@ -51,6 +51,7 @@ MANIFEST, RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, REPORT = (
     "manifest.json", "recipe.yaml", "log.jsonl", "diagnostics.jsonl", "spans.jsonl", "retain.jsonl", "tokens.parquet",
     "report.html",
 )  # fmt: skip
+EPOCHS = "epochs.jsonl"
 GATE, VERDICT = "gate.yaml", "verdict.json"
 MEASURED = "measured"
 ATTACKS, ATTACKS_RESULT = "attacks", "attacks.json"
@@ -406,7 +407,7 @@ def _clear(root: Path) -> None:
             folder.unlink()
         elif folder.is_dir():
             shutil.rmtree(folder)
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT, REPORT, MANIFEST):
+    for name in (RECIPE, LOG, DIAGNOSTICS, EPOCHS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT, REPORT, MANIFEST):
         (root / name).unlink(missing_ok=True)
 
 
@@ -422,7 +423,7 @@ def _runs_inside(root: Path) -> list[Path]:
 
 def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     """The files whose hashes the manifest lists: those of the layout but the manifest, the report, checkpoints."""
-    for name in (RECIPE, LOG, DIAGNOSTICS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT):
+    for name in (RECIPE, LOG, DIAGNOSTICS, EPOCHS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT):
         if (root / name).is_file():
             yield name, root / name
     for folder in ("eval", ATTACKS, MEASURED, "model", SCORES):

@@ -40,6 +40,7 @@ from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
 
 _VIEWED = 24
+OnEnd = Callable[[LM, RunFolder], None]
 
 
 def unlearn(
@@ -49,11 +50,13 @@ def unlearn(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     shared: Shared | None = None,
+    on_end: OnEnd | None = None,
 ) -> RunFolder:
     """The run folder of the recipe's method, its model in model/; resumes or returns a run of the same recipe.
 
     `start` is the folder of the model to change, in place of the one that the recipe names. Training ends after an
-    epoch of which `on_epoch` says True. `shared`: what other runs in this process have read already.
+    epoch of which `on_epoch` says True. `on_end` may change the model before it is saved. `shared`: what other runs in
+    this process have read already.
     """
     common = shared or Shared()
     for plugin in recipe.plugins:
@@ -99,6 +102,8 @@ def unlearn(
             reference=reference, tables=tables, alternatives=others, combine=combine, updates=updates,
             learned=learned,            on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
+        if on_end is not None:
+            on_end(lm, run)
         if times:
             _negate(lm, start_weights, times)
         lms.save(lm, run.file("model"))

@@ -11,6 +11,7 @@ from expunge.data.encode import Encoder
 from expunge.data.records import Record
 from expunge.errors import DataError, unknown
 from expunge.evals import measure, scoring
+from expunge.evals.metrics import PerItem
 from expunge.lm import LM, Scored
 from expunge.recipe import Recipe
 from expunge.search import Stop as Settings
@@ -44,12 +45,19 @@ class Stop:
 
     def measure(self, module: Scored) -> float:
         """The metric of the model as it is, which stays in the mode that it was in."""
-        lm = LM(module.model, self.encoder.tokenizer, "in training")
-        table = scoring.score(lm, self.encoder, self.records, ("answer",), token_budget=self.token_budget)
-        found = measure.per_item(self.name, measure.Measured.of(table), measure.convention("expunge"))
+        found = answer_metrics(module, self.encoder, self.name, self.records, self.token_budget)
         if self.settings.metric not in found:
             raise DataError(f"evaluation.stop.metric: {unknown('metric of answers', self.settings.metric, found)}")
         return found[self.settings.metric].aggregate
+
+
+def answer_metrics(
+    module: Scored, encoder: Encoder, name: str, records: Sequence[Record], token_budget: int
+) -> dict[str, PerItem]:
+    """The metrics of a set's right answers under a model in training, item by item; its mode stays as it is."""
+    lm = LM(module.model, encoder.tokenizer, "in training")
+    table = scoring.score(lm, encoder, records, ("answer",), token_budget=token_budget)
+    return measure.per_item(name, measure.Measured.of(table), measure.convention("expunge"))
 
 
 def rule(recipe: Recipe, sets: Mapping[str, Sequence[Record]], encoder: Encoder) -> Stop | None:

@@ -39,16 +39,19 @@ class Relation:
 
 
 def draw(seen: Sequence[View]) -> list[Chart]:
-    """A chart for each diagnostic that any run has, epoch by epoch, epoch 0 before training."""
-    lines = [_lines(view) for view in seen]
+    """A chart for each diagnostic that any run has, epoch by epoch, epoch 0 before training; then what was measured."""
+    drifts, measured = [_lines(view) for view in seen], [_measured(view) for view in seen]
+    names = dict.fromkeys(key for lines in measured for line in lines for key in line if key != "epoch")
+    curves = [("diagnostics", *curve, drifts) for curve in _CURVES]
+    curves += [("epochs", name, naming.metric(name).title, "after each epoch", measured) for name in names]
     drawn = []
-    for key, title, note in _CURVES:
+    for file, key, title, note, lines in curves:
         series = [
             Series(view.name, place, [e for e, _ in points], [y for _, y in points])
             for place, view in enumerate(seen)
             if (points := _points(lines[place], key))
         ]
-        chart = charts.lines(f"diagnostics.{key}", title, series, "epoch", note)
+        chart = charts.lines(f"{file}.{key}", title, series, "epoch", note)
         if chart is not None:
             drawn.append(chart)
     return drawn
@@ -97,6 +100,12 @@ def rank_correlation(x: Sequence[float] | np.ndarray[Any, Any], y: Sequence[floa
 def _lines(view: View) -> list[Mapping[str, Any]]:
     folder = view.folder
     return list(folder.read_lines(runfolder.DIAGNOSTICS)) if folder.has(runfolder.DIAGNOSTICS) else []
+
+
+def _measured(view: View) -> list[Mapping[str, Any]]:
+    """The values of epochs.jsonl, without their intervals."""
+    lines = view.folder.read_lines(runfolder.EPOCHS) if view.folder.has(runfolder.EPOCHS) else ()
+    return [{"epoch": line["epoch"], **{k: v["value"] for k, v in line["metrics"].items()}} for line in lines]
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float | None]]:
