@@ -134,6 +134,9 @@ def run(
     if dry_run:
         _print_plan(resolved)
         return
+    if resolved.sweep is not None:
+        sweep(recipe, overrides, overwrite=overwrite)
+        return
     from expunge import pipeline
     from expunge.report import hub
     from expunge.watching import Watch

@@ -110,7 +110,10 @@ def test_a_second_call_runs_nothing_and_can_do_without_models(done: RunFolder, r
     done.file("leaderboard.md").unlink()
     assert sweep.judge(swept(root, "done")).path == done.path
     assert done.file("leaderboard.md").read_text() == before
-    sweep.run(swept(root, "done"), show=Silent())
+    file = root / "done.yaml"
+    file.write_text(recipe.dump(swept(root, "done")))
+    said = CliRunner().invoke(app, ["run", str(file)])
+    assert "Best first" in said.stdout
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("model/model.safetensors")} == made
 
 
