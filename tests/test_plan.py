@@ -47,8 +47,10 @@ def test_steps_tokens_and_time_by_hand(rows: Path) -> None:
     assert found.terms == ("0.1 * ga on forget, score entropy, select normalised", "1 * nll on retain")
 
 
-def test_a_reference_is_copied_only_where_its_whole_distribution_is_read(rows: Path) -> None:
-    plain, kl = made(rows), made(rows, "method.preset=graddiff-kl")
+def test_a_reference_is_copied_only_where_more_is_read_than_its_scored_tokens(rows: Path) -> None:
+    assert made(rows, "method.preset=graddiff-kl").reference == "numbers"
+    terms = "method.terms=[{objective: ga}, {objective: 'kl:positions=all', on: retain}]"
+    plain, kl = made(rows), made(rows, "method.preset=null", terms)
     assert kl.reference == "copied"
     assert kl.stages[0].memory["reference"] == kl.stages[0].memory["weights"] == 8_000_000_000
     assert kl.stages[0].seconds == pytest.approx(plain.stages[0].seconds * 8 / 6)  # type: ignore[operator]

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from expunge.comparison import Arm, in_words, legend
 from expunge.comparison import Comparison as ArmComparison
+from expunge.evals.attacked import Result
+from expunge.evals.attacked import summary as summary_of_attacks
 from expunge.explain import FieldHelp, value_at
 from expunge.presets import Preset
 from expunge.recipe import Recipe
@@ -22,6 +24,7 @@ from expunge.report import heat
 from expunge.report.naming import metric
 
 if TYPE_CHECKING:
+    from expunge.attacks.suite import Planned
     from expunge.context import Prepared
     from expunge.data.preflight import Finding
     from expunge.evals.agreement import Comparison
@@ -35,8 +38,8 @@ if TYPE_CHECKING:
 
 _REFERENCES = {
     "nothing": "not needed",
-    "numbers": "its numbers are remembered, a few for each token; no second model is kept",
-    "copied": "a frozen copy of the model: its whole distribution is read",
+    "numbers": "its numbers at the scored tokens are remembered; no second model is kept",
+    "copied": "a frozen copy of the model: more is read of it than the scored tokens, or than it weighs",
 }
 _LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
 _SHOWN = 5
@@ -95,7 +98,10 @@ def needs(method: Any) -> str:
         return _preparation(method)
     found = method.needs
     if not found.policy:
-        return ", ".join(_LABELS[name.partition("@")[0]] for name in sorted(found.labels)) or "no model: known before the forward pass"
+        return (
+            ", ".join(_LABELS[name.partition("@")[0]] for name in sorted(found.labels))
+            or "no model: known before the forward pass"
+        )
     names = [f.name for f in dataclasses.fields(found) if f.name != "policy" and getattr(found, f.name)]
     return ", ".join(names) if names else "nothing beside the probabilities of the tokens"
 
@@ -135,6 +141,31 @@ def preset_page(name: str, preset: Preset) -> Iterable[Text | Table]:
             said = ", ".join(f"{key}={value}" for key, value in found.recipe(name).items())
             settings.add_row(escape(found.name(name)), escape(said), escape(found.source))
         yield settings
+
+
+def attack_plan(planned: Sequence[Planned]) -> Table:
+    """What each attack will take, for all models beside which it is made."""
+    out = table("attack", "tokens read", "written", "trained", "expected", title="Budget")
+    for one in planned:
+        budget = one.budget
+        counts = (f"{count:,.0f}" for count in (budget.read, budget.written, budget.trained))
+        when = one.absent or ("already made" if not one.left else f"about {one.seconds:,.0f} s")
+        out.add_row(escape(one.name), *counts, escape(when))
+    return out
+
+
+def attacks(found: Mapping[str, Result]) -> Iterable[Text | Table]:
+    """What each attack brought back, the worst first, and the answer to 'robust?'."""
+    out = table("attack", "before", "attacked", "oracle", "target", "above what was never known", "p (Holm)", "")
+    for name, one in found.items():
+        gap = "n/a" if one.gap is None else f"{one.gap.value:.3f} [{one.gap.low:.3f}, {one.gap.high:.3f}]"
+        sides = (one.plain, one.value.value, one.oracle, one.target)
+        cells = ("" if value is None else f"{value:.3f}" for value in sides)
+        mark = "" if one.flagged is None else "LEAKS" if one.flagged else "holds"
+        out.add_row(escape(name), *cells, gap, "" if one.p_holm is None else f"{one.p_holm:.4f}", mark)
+    yield out
+    told = summary_of_attacks(found)
+    yield Text(f"Robust? {told['outcome']}: {len(told['flagged'])} of {len(told['tried'])} attacks flagged.")
 
 
 def explanation(fields: Sequence[FieldHelp], recipe: Recipe | None) -> Iterable[Text]:
