@@ -63,6 +63,7 @@ app.command(rich_help_panel="Make and judge")(looking.compare)
 app.command(rich_help_panel="Make and judge")(judging.verdict)
 app.command(rich_help_panel="Make and judge")(judging.diagnose)
 app.command(rich_help_panel="Make and judge")(judging.reproduce)
+app.command(rich_help_panel="Make and judge")(judging.attack)
 app.command(rich_help_panel="Make and judge")(judging.audit)
 app.add_typer(ledgering.app, name="ledger", rich_help_panel="Make and judge")
 app.command(rich_help_panel="Measure")(measuring.selectivity)
@@ -240,10 +241,12 @@ def score(
 
 @app.command("list", rich_help_panel="Look up")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="preset, scorer, selector, objective or identifier.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="preset, scorer, selector, objective, identifier or attack.")
+    ] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="Python file with your own methods.")] = None,
 ) -> None:
-    """List presets, scorers, selectors, objectives and identifiers."""
+    """List presets, scorers, selectors, objectives, identifiers and attacks."""
     from expunge import presets, registry, terminal
 
     _plugins(plugin)

@@ -1,13 +1,15 @@
-"""The verbs that say whether it worked: a verdict by a gate, a diagnosis of what went wrong, an audit, a second run."""
+"""The verbs that say whether it worked: a verdict by a gate, a diagnosis, attacks, an audit, a second run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from expunge.attacks.suite import Planned
     from expunge.evals.verdict import Verdict
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)]
@@ -65,6 +67,49 @@ def audit(
     show(found)
     typer.echo(f"Run folder: {folder.path}")
     raise typer.Exit(found.exit_code)
+
+
+def attack(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL", help="Run or study that unlearned; with --recipe, any model.", show_default=False
+        ),
+    ],
+    suite: Annotated[
+        list[str] | None, typer.Option("--suite", help="quick, standard, or an attack such as sampling:k=5; repeat.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many records of each set.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe with the records, the model before and evaluation.oracle.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder, where a model is attacked.")] = Path("runs/attack"),
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it would take, and do nothing.")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings of the recipe.")
+    ] = None,
+) -> None:
+    """Try to bring back what was unlearned, beside the oracle; worst case first. Goes on where it was stopped."""
+    from rich.console import Console
+
+    from expunge import attacking, terminal
+    from expunge.resolve import resolve
+
+    console = Console()
+    asked = attacking.Asked(tuple(suite or ("standard",)), limit)
+
+    def tell(planned: Sequence[Planned]) -> None:
+        console.print(terminal.attack_plan(planned))
+        if plan:
+            raise typer.Exit
+
+    if recipe is None:
+        found = attacking.of_run(target, asked, tell)
+    else:
+        found = [attacking.of_model(target, resolve(recipe, overrides or (), None), out, asked, tell)]
+    for run, results in found:
+        console.print(*terminal.attacks(results), sep="\n")
+        typer.echo(f"Run folder: {run.path}")
 
 
 def reproduce(

@@ -27,8 +27,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expunge.errors import MethodError, unknown
 
-Kind = Literal["scorer", "selector", "objective", "identifier"]
-KINDS: tuple[Kind, ...] = ("scorer", "selector", "objective", "identifier")
+Kind = Literal["scorer", "selector", "objective", "identifier", "attack"]
+KINDS: tuple[Kind, ...] = ("scorer", "selector", "objective", "identifier", "attack")
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -39,6 +39,7 @@ _HOMES: Mapping[Kind, str] = {
     "selector": "expunge.weighting",
     "objective": "expunge.objectives",
     "identifier": "expunge.identifiers",
+    "attack": "expunge.attacks",
 }
 _METHODS: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
 Sign = Literal["+", "*", ">"]

@@ -1,0 +1,138 @@
+"""Attacks on a run, on all runs of a study, or on any model: who stands beside whom, and with which records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from expunge import lm as lms
+from expunge import pipeline, registry, runfolder, runs
+from expunge import progress as progresses
+from expunge.attacks import suite
+from expunge.attacks.scene import Scene, Tell, measured_speed
+from expunge.attacks.suite import Planned
+from expunge.data.chunks import chunk_all
+from expunge.data.encode import Encoder
+from expunge.errors import DataError, RunFolderError
+from expunge.evals.attacked import Result
+from expunge.lm import LM
+from expunge.pipeline import MODEL, ORACLE, TARGET, UNLEARNED
+from expunge.progress import Progress
+from expunge.recipe import Recipe
+from expunge.runfolder import RunFolder
+
+TellPlan = Callable[[Sequence[Planned]], None]
+Attacked = tuple[RunFolder, dict[str, Result]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which attacks, and with how many records of each set at most (all if None)."""
+
+    names: tuple[str, ...] = ("standard",)
+    limit: int | None = None
+
+
+def of_run(path: str | Path, asked: Asked, tell_plan: TellPlan, progress: Progress | None = None) -> list[Attacked]:
+    """The judged attacks of a run that unlearned, or of each run of a study; results in each run's attacks.json."""
+    run = runfolder.open(path)
+    kind = run.manifest["kind"]
+    if kind == "study":
+        inner = [run.path / name for name in run.manifest.get("runs", ())]
+        return [found for each in inner for found in of_run(each, asked, tell_plan, progress)]
+    if kind != "unlearn":
+        raise RunFolderError(
+            f"'{path}' is a run of kind '{kind}', which unlearned nothing. Give --recipe to attack the model in it"
+        )
+    return [_attack(run, run.recipe, UNLEARNED, run.file("model"), asked, tell_plan, progress)]
+
+
+def of_model(
+    model: str | Path,
+    recipe: Recipe,
+    out: str | Path,
+    asked: Asked,
+    tell_plan: TellPlan,
+    progress: Progress | None = None,
+) -> Attacked:
+    """The judged attacks of any model beside the recipe's own model and its oracle, in the run folder `out`."""
+    own = recipe.model_copy(update={"output_dir": str(out)})
+    folder, _ = runs.begin(own, "evaluate")
+    with runfolder.recording(folder):
+        path = Path(model) / "model" if runfolder.is_run(model) else model
+        return _attack(folder, own, MODEL, path, asked, tell_plan, progress)
+
+
+def _attack(
+    run: RunFolder,
+    recipe: Recipe,
+    label: str,
+    model: str | Path,
+    asked: Asked,
+    tell_plan: TellPlan,
+    progress: Progress | None,
+) -> Attacked:
+    for plugin in recipe.plugins:
+        registry.load_plugin(plugin)
+    suite.chosen(asked.names)  # a misspelt name is told before a model is loaded
+    models = {label: partial(_load, recipe, model)}
+    models |= {name: partial(_load, recipe, folder) for name, folder in beside(run, recipe).items()}
+    found = suite.attack(
+        run,
+        scene_of(run, recipe, models, asked),
+        asked.names,
+        partial(_stage, progress or progresses.automatic()),
+        tell_plan,
+        pipeline.settings_of(recipe).bootstrap,
+    )
+    return run, found
+
+
+def beside(run: RunFolder, recipe: Recipe) -> dict[str, str | Path]:
+    """Where target and oracle of a run are, as far as there are any."""
+    found: dict[str, str | Path] = {}
+    named = {TARGET: recipe.model.model_name_or_path, ORACLE: recipe.evaluation.oracle}
+    for label, path in named.items():
+        elsewhere = (run.manifest.get("compared_with") or {}).get(label)
+        if elsewhere is not None:
+            found[label] = (run.path / elsewhere).resolve() / "model"
+        elif path is not None and not path.endswith(".json"):
+            found[label] = Path(path) / "model" if runfolder.is_run(path) else path
+    return found
+
+
+def scene_of(run: RunFolder, recipe: Recipe, models: Mapping[str, Callable[[], LM]], asked: Asked) -> Scene:
+    """The scene of a run: its records as the evaluation has them, and how fast its model is here."""
+    label = next(iter(models))
+    lm = models[label]()
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    sets = {name: chunk_all(rs, encoder)[: asked.limit] for name, rs in pipeline.sets_of(recipe, run).items()}
+    if not sets.get("forget"):
+        raise DataError("an attack needs the forget records. Set data.forget")
+    speed, size = measured_speed(lm, encoder, sets["forget"])
+    return Scene(
+        own=label,
+        models=models,
+        sets=sets,
+        data=recipe.data,
+        seed=recipe.seed,
+        learning_rate=recipe.train.learning_rate,
+        max_new_tokens=min(recipe.evaluation.max_new_tokens, recipe.data.max_length),
+        token_budget=recipe.evaluation.token_budget,
+        size=size,
+        speed=speed,
+    )
+
+
+def _load(recipe: Recipe, model: str | Path) -> LM:
+    settings = {"model_name_or_path": str(model), "model_revision": None, "fresh": None}
+    return lms.load(recipe.model.model_copy(update=settings), device=lms.device_of(recipe.device))
+
+
+@contextmanager
+def _stage(progress: Progress, name: str) -> Iterator[Tell]:
+    with progress.stage(name) as bar:
+        yield lambda done, total: bar(done, total)

@@ -1,0 +1,83 @@
+"""Rewording: the question in forms that nothing was unlearned in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from expunge.attacks import asking
+from expunge.attacks.rewordings import KINDS, Maker, Part, trained_on
+from expunge.attacks.scene import Budget, Scene, Tell, row
+from expunge.data.records import Record
+from expunge.errors import MethodError, unknown
+from expunge.evals.reductions import PLAIN, Row
+from expunge.registry import method
+
+
+@method("attack", "rewording")
+@dataclass(frozen=True)
+class Rewording:
+    """The share of the key words that any reworded question brings out, in greedy answers.
+
+    `kinds` (all): the data's paraphrase, frames, jailbreaks, cloze, reverse questions, multiple choice, formats, retain
+    examples in front, a retain question beside it, and a neighbour's question with the same answer. Deterministic
+    templates in three parts; a probe that is nearly a prompt of the forget or retain set is left out, and counted.
+
+    Source: any variant counts, as in the code of JensUn and ATWU; formats: arXiv 2411.15477. Differs: the judge counts
+    key words, it is no language model.
+    """
+
+    kinds: str = " ".join(KINDS)
+    part: Part = "test"
+
+    leak: ClassVar[bool] = True
+    shows: ClassVar[str] = "share of the key words in the answer to any rewording"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for kind in self.parts:
+            if kind not in KINDS:
+                raise MethodError(unknown("kind of rewording", kind, KINDS))
+
+    @property
+    def reduction(self) -> str:
+        """Any form counts."""
+        return "any"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The kinds."""
+        return tuple(self.kinds.split())
+
+    def budget(self, scene: Scene, part: str) -> Budget:
+        """Reading each probe, twice as long as its question, and writing its answer."""
+        count = sum(map(len, self.probes(scene, part)[0].values())) or 1
+        count += len(scene.examined(asked=True)) * (part == self.parts[0])
+        return Budget(read=2 * count * scene.size, written=count * scene.max_new_tokens)
+
+    def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
+        """A row a record and probe."""
+        lm, (probes, dropped) = scene.load(label), self.probes(scene, part)
+        if part == self.parts[0]:
+            probes = {PLAIN: scene.examined(asked=True), **probes}
+        for done, (condition, asked) in enumerate(probes.items()):
+            texts = asking.written(lm, scene.encoder(lm), asked, max_new_tokens=scene.max_new_tokens)
+            yield from (row(r, condition, asking.told(r, text)) for r, text in zip(asked, texts, strict=True))
+            tell(done + 1, len(probes))
+        yield Row("probes", part, "", "left out as trained on", 0.0, float(dropped))
+
+    def probes(self, scene: Scene, kind: str) -> tuple[dict[str, list[Record]], int]:
+        """The probes of a kind by condition, and how many were left out because they are nearly training prompts."""
+        retained = scene.sets.get("retain", ())
+        records = scene.examined(asked=True)
+        maker = Maker(retained, records, scene.seed, self.part)
+        made = [(c, probe) for record in records for c, probe in maker.probes(record) if c.partition(" ")[0] == kind]
+        known = [record for name in ("forget", "retain") for record in scene.sets.get(name, ()) if record.prompt]
+        left_out = trained_on([probe for _, probe in made], known)
+        kept: dict[str, list[Record]] = defaultdict(list)
+        for condition, probe in made:
+            if probe.prompt not in left_out:
+                kept[condition].append(probe)
+        return dict(kept), sum(probe.prompt in left_out for _, probe in made)

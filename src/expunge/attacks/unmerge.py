@@ -1,0 +1,76 @@
+"""Adapter removal where the adapter was merged: the few directions in which the weights moved most are put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from expunge.attacks import asking
+from expunge.attacks.scene import Budget, Scene, Tell, row
+from expunge.attacks.words import Numbers, numbers
+from expunge.evals.reductions import PLAIN, Row
+from expunge.registry import method
+
+
+@method("attack", "unmerge")
+@dataclass(frozen=True)
+class Unmerge:
+    """The key words' probability after the `ranks` largest directions of each matrix's change were taken back.
+
+    The change is W - W_target; its largest singular directions are subtracted. A merged adapter of rank r, or a patch
+    on the head that refuses, is gone after r of them. The worst rank counts.
+    """
+
+    ranks: Numbers = "1 4 16"
+
+    leak: ClassVar[bool] = True
+    shows: ClassVar[str] = "probability of the key words without the largest directions of the weights' change"
+    needs: ClassVar[tuple[str, ...]] = ("target",)
+
+    @property
+    def reduction(self) -> str:
+        """The rank that brings out most."""
+        return "best"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """One."""
+        return ("all",)
+
+    def budget(self, scene: Scene, part: str) -> Budget:
+        """A pass over the records for each rank, and one before."""
+        return Budget(read=len(scene.examined()) * scene.size) * (1 + len(numbers(self.ranks)))
+
+    def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
+        """A row a record and rank."""
+        lm, records = scene.load(label), scene.examined()
+        encoder, before = scene.encoder(lm), dict(scene.load("target").model.named_parameters())
+        matrices = {name: weight for name, weight in lm.model.named_parameters() if weight.ndim == 2}
+        start = {name: weight.detach().clone() for name, weight in matrices.items()}
+        ranks = (0, *map(int, numbers(self.ranks)))
+        for done, rank in enumerate(ranks):
+            with torch.no_grad():
+                for name, weight in matrices.items():
+                    weight.copy_(start[name] - largest(start[name] - before[name], rank))
+            seen = asking.probabilities(lm, encoder, records, token_budget=scene.token_budget)
+            yield from (row(record, f"rank {rank}" if rank else PLAIN, seen[record.id]) for record in records)
+            tell(done + 1, len(ranks))
+
+
+def largest(change: Tensor, rank: int) -> Tensor:
+    """The part of a matrix in its `rank` largest singular directions.
+
+    >>> [[round(v, 4) + 0.0 for v in line] for line in largest(torch.diag(torch.tensor([3.0, 1.0])), 1).tolist()]
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
+    if rank == 0:
+        return torch.zeros_like(change)
+    if rank >= min(change.shape):
+        return change
+    left, sizes, right = torch.linalg.svd(change.float(), full_matrices=False)
+    kept: Tensor = (left[:, :rank] * sizes[:rank]) @ right[:rank]
+    return kept.to(change.dtype)
