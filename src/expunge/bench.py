@@ -219,7 +219,7 @@ class Bench:
         batch = self._batch(passages, indices)
         for row, index in enumerate(indices):
             batch.attention_mask[row, : len(passages[index])] &= torch.from_numpy(~passages[index].hidden)
-        stats: TokenStats = Scored(lm.model, bf16=self.bf16)(batch.to(lm.device), needs)
+        stats: TokenStats = Scored(lm.model, bf16=self.bf16, packs=False)(batch.to(lm.device), needs)
         return stats
 
     def _apart(

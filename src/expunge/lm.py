@@ -179,15 +179,16 @@ class Scored(nn.Module):
     """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics.
 
     `bf16`: the backbone runs under autocast, and the head multiplies in bfloat16 too; statistics stay float32.
-    Sequences of unlike length share rows where the model's attention allows it, tested on the first such batch.
+    Sequences of unlike length share rows where the attention allows it, tested on the first such batch; not with `packs`
+    off, which batches need whose attention mask hides tokens inside of a sequence.
     """
 
-    def __init__(self, model: PreTrainedModel, *, naive: bool = False, bf16: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, naive: bool = False, bf16: bool = False, packs: bool = True) -> None:
         super().__init__()
         self.model = model
         self._stats = naive_token_stats if naive else token_stats
         self._bf16 = bf16
-        self._packs, self._tested = not naive and takes_any_mask(model), False
+        self._packs, self._tested = packs and not naive and takes_any_mask(model), False
         self.train(model.training)  # a new module says it trains; whoever puts back its mode would switch dropout on
 
     def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
