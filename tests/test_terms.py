@@ -185,3 +185,12 @@ def test_an_objective_counts_what_it_says_it_counts() -> None:
                 torch.rand(BATCH.targets.shape) * BATCH.mask, BATCH.mask
             )
             assert objective.count(weights, BATCH.mask).equal(objective(forward, weights).count)
+
+
+@pytest.mark.parametrize("objective", ["kl:positions=all", "undial:positions=predicting"])
+def test_weights_that_nothing_reads_are_refused(objective: str) -> None:
+    build_term(TermSpec(objective=objective), Method())
+    for more in ({"score": "entropy", "select": "normalised"}, {"select": "top"}, {"modulate": "confidence"}):
+        with pytest.raises(MethodError, match="reads prompt and padding too, and no weights"):
+            build_term(TermSpec.model_validate({"objective": objective, **more}), Method())
+    build_term(TermSpec(objective=objective.partition(":")[0], score="entropy", select="top"), Method())

@@ -268,6 +268,14 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Unweighted(Objective, Protocol):
+    """An objective that may be set so that it reads positions by no weight: then `unweighted` is True."""
+
+    @property
+    def unweighted(self) -> bool: ...
+
+
+@runtime_checkable
 class Worded(Protocol):
     """An objective that names tokens by their text: `worded` is it for one tokenizer, which makes ids of a text."""
 

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from expunge import combine, registry, sam
+from expunge.core import Objective, Scorer, Selector
+from expunge.errors import MethodError
 from expunge.presets import PRESETS, Preset
+from expunge.terms import require_fit
 
 _SECTION = re.compile(r"^(Source|Differs|Relations): (.*?)(?=^(?:Source|Differs|Relations): |^\s*$|\Z)", re.M | re.S)
 _ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
@@ -21,6 +24,10 @@ _KINDS: tuple[tuple[registry.Kind, str], ...] = (
     ("scorer", "Scores"),
     ("selector", "Selectors"),
 )
+
+_BY_NO_WEIGHT = ("kl:positions=all", "undial:positions=predicting")
+_ORDERS = ("rank(entropy+given)", "zscore(entropy+given)")
+"""Settings and sums that do not go with every selector."""
 
 MISSING: tuple[tuple[str, str, str], ...] = (
     ("DUET", "ICLR 2026", "the prefix, the number K of logits, the threshold of the Huber loss"),
@@ -85,6 +92,16 @@ def _lines() -> Iterator[str]:
     )
     meetings = {"project": combine.Project, "sago": combine.Sago, "train.sam_radius": sam.Sam}
     yield from _table(("name", "what", "source", "differs"), map(_method, meetings.items()))
+    yield from (
+        "",
+        "## What goes with what",
+        "",
+        "Every objective with every selector, every score with every selector: *yes*, or why a run refuses it. Scores",
+        "that may be below 0 (`influence`, and those with `signed`) are refused as weights where one is: `top`,",
+        "`threshold` and `softmax` read their order. What an objective makes of weights: [the algebra](algebra.md).",
+        "",
+    )
+    yield from _table(("", *(f"`{name}`" for name in registry.names("selector"))), _grid())
     yield from ("", "## Not here", "", "And what would have to be guessed.", "")
     yield from _table(("method", "source", "what was not found"), MISSING)
 
@@ -99,6 +116,26 @@ def _published() -> Iterator[tuple[str, ...]]:
         for found in preset.published:
             said = ", ".join(f"{key} {value}" for key, value in found.recipe(name).items())
             yield f"`{found.name(name)}`", said.replace("method.preset ", "").replace("train.", ""), found.source
+
+
+def _grid() -> Iterator[tuple[str, ...]]:
+    """A row for each objective under a uniform score, and for each score: what each selector is to it."""
+    selectors = [registry.build("selector", name) for name in registry.names("selector")]
+    uniform = registry.build("scorer", "uniform")
+    for spec in [*registry.names("objective"), *_BY_NO_WEIGHT]:
+        objective = registry.build("objective", spec)
+        yield f"`{spec}`", *(_fits(uniform, select, objective) for select in selectors)
+    for spec in [*registry.names("scorer"), *_ORDERS]:
+        score = registry.build("scorer", spec)
+        yield f"score `{spec}`", *(_fits(score, select) for select in selectors)
+
+
+def _fits(score: Scorer, select: Selector, objective: Objective | None = None) -> str:
+    try:
+        require_fit(score, select, objective)
+    except MethodError:
+        return "an order is no weight" if objective is None else "reads no weights"
+    return "yes"
 
 
 def _method(named: tuple[str, type]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from expunge import presets, registry
 from expunge.context import Prepared, prepared_in
-from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, State, Weights, Worded
+from expunge.core import Batch, Forward, Needs, Objective, Scorer, Selector, Side, State, Unweighted, Weights, Worded
 from expunge.errors import MethodError
 from expunge.recipe import Constraint, Method, TermSpec
 from expunge.scorers.mix import Mix
@@ -194,7 +194,10 @@ def build_term(spec: TermSpec, method: Method) -> Term:
     """One term of a recipe, its control as the method says."""
     score, select = registry.build("scorer", spec.score), registry.build("selector", spec.select)
     modulate = None if spec.modulate is None else registry.build("scorer", spec.modulate)
-    require_fit(score, select)
+    objective = registry.build("objective", spec.objective)
+    require_fit(score, select, objective)
+    if modulate is not None:
+        require_fit(modulate, select, objective)
     if spec.constraint is not None and spec.coef != 1.0:
         raise MethodError(
             f"the term '{spec.objective}' has a constraint, which finds its factor, and coef or retain_coef "
@@ -205,7 +208,7 @@ def build_term(spec: TermSpec, method: Method) -> Term:
             f"modulate '{modulate}' is a sum of {_SCALE_NAMES[modulate.scale]}, and no amount to multiply by"
         )
     return Term(
-        objective=registry.build("objective", spec.objective),
+        objective=objective,
         on=spec.on,
         score=score,
         select=select,
@@ -217,8 +220,13 @@ def build_term(spec: TermSpec, method: Method) -> Term:
     )
 
 
-def require_fit(score: Scorer, select: Selector) -> None:
-    """MethodError if the selector would use as weights what is only an order: ranks and z-scores."""
+def require_fit(score: Scorer, select: Selector, objective: Objective | None = None) -> None:
+    """MethodError for what has no meaning together: an order used as weights, weights that nothing reads."""
+    if isinstance(objective, Unweighted) and objective.unweighted and (str(score), str(select)) != ("uniform", "raw"):
+        raise MethodError(
+            f"objective '{objective}' reads prompt and padding too, and no weights, so score '{score}' with select "
+            f"'{select}' would change nothing. Leave them out, or set positions=scored"
+        )
     if isinstance(score, Mix) and score.scale != "minmax" and not select.signed:
         raise MethodError(
             f"score '{score}' gives {_SCALE_NAMES[score.scale]}, which are an order and no weights; select '{select}' "

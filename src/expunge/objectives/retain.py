@@ -106,6 +106,10 @@ class KL:
             )
 
     @property
+    def unweighted(self) -> bool:
+        return self.positions != "scored"
+
+    @property
     def needs(self) -> Needs:
         vocab = frozenset({KLToReference(self.direction)})
         smoothing = frozenset({(self.attention, self.layers)} if self.attention != 1.0 else ())

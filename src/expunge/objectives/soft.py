@@ -86,6 +86,10 @@ class Undial:
             )
 
     @property
+    def unweighted(self) -> bool:
+        return self.positions != "scored"
+
+    @property
     def needs(self) -> Needs:
         if self.positions == "scored":
             return Needs(vocab=frozenset({ToReduced(self.beta)}))
