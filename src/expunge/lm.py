@@ -179,7 +179,7 @@ class Scored(nn.Module):
     """The one module that training wraps: its forward runs backbone and vocabulary head and returns statistics.
 
     `bf16`: the backbone runs under autocast, and the head multiplies in bfloat16 too; statistics stay float32.
-    Sequences of unlike length share rows where the attention allows it, tested on the first such batch; not with `packs`
+    Sequences of unlike length share rows where attention allows it, tested on the first such batch; not with `packs`
     off, which batches need whose attention mask hides tokens inside of a sequence.
     """
 
