@@ -18,7 +18,8 @@ from tests.evals import tiny
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "expunge"
 DANGEROUS = {
     "eval", "exec", "pickle.load", "pickle.loads", "marshal.load", "marshal.loads", "torch.load", "joblib.load",
-    "os.system", "os.popen", "yaml.unsafe_load", "yaml.full_load", "shutil.unpack_archive", "tarfile.open", "zipfile.ZipFile",
+    "os.system", "os.popen", "yaml.unsafe_load", "yaml.full_load", "shutil.unpack_archive", "tarfile.open",
+    "zipfile.ZipFile",
 }  # fmt: skip
 TOKEN = "hf_Zq7NotARealToken91c4"
 

@@ -13,8 +13,12 @@ from expunge.data.encode import Encoded, Encoder, static_names
 from expunge.data.load import load
 from expunge.data.records import Record, Split
 from expunge.data.retain import draw_retain
+from expunge.data.store import Stored
 from expunge.lm import LM
 from expunge.recipe import Recipe, Source
+
+IN_MEMORY = 50_000
+"""Records of one side whose tokens are held in memory; those of a larger side are in a file."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ def prepare(recipe: Recipe, lm: LM, written: Sequence[Record] = (), encoder: Enc
     encoder = encoder or Encoder.from_recipe(lm.tokenizer, recipe.data)
     records = records_by_side(recipe, encoder, written)
     preflight.require(findings_of(recipe, records, encoder))
-    encoded = {side: encode_all(encoder, rs) for side, rs in records.items()}
-    return Prepared(records, {side: [e for e in es if e.scored] for side, es in encoded.items()})
+    return Prepared(records, {side: encode_all(encoder, rs, scored=True) for side, rs in records.items()})
 
 
 def records_by_side(recipe: Recipe, encoder: Encoder, written: Sequence[Record] = ()) -> dict[Side, list[Record]]:
@@ -85,7 +88,12 @@ def findings_of(
     return preflight.check(records["forget"], records["retain"], holdout, encoder, probes)
 
 
-def encode_all(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:
-    """Every record as tokens, with the static scores that the spans of any of them give rise to."""
+def encode_all(encoder: Encoder, records: Sequence[Record], *, scored: bool = False) -> Sequence[Encoded]:
+    """Every record as tokens, with the static scores that the spans of any of them give rise to.
+
+    `scored`: only those with a token that is scored. Of more than `IN_MEMORY` records, the tokens are in a file.
+    """
     names = static_names(records)
-    return [encoder.encode(record, static_names=names) for record in records]
+    made = (encoder.encode(record, static_names=names) for record in records)
+    kept = (item for item in made if item.scored or not scored)
+    return Stored(kept) if len(records) > IN_MEMORY else list(kept)

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def write(path: str | Path, annotations: Iterable[Annotation], manifest: Manifes
         if path.suffix.lower() == ".parquet":
             _write_parquet(staged, annotations, manifest)
         else:
-            lines = [{_KEY: FORMAT, **asdict(manifest)}, *map(asdict, annotations)]
-            staged.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+            with staged.open("w", encoding="utf-8") as stream:
+                for line in chain([{_KEY: FORMAT, **asdict(manifest)}], map(asdict, annotations)):
+                    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         os.replace(staged, path)
     finally:
         staged.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from expunge.errors import DataError, RunFolderError
@@ -105,12 +106,10 @@ class Answers:
 def answers(table: pa.Table, variant: str = "answer") -> Answers:
     """The rows of one variant in the order of the table; DataError with the variants there are if it has none."""
     check(table, SCORES, "score table")
-    column = table.column("variant").to_pylist()
-    rows = [index for index, name in enumerate(column) if name == variant]
-    if not rows:
+    part = table.filter(pc.equal(table["variant"], variant)).combine_chunks()
+    if not part.num_rows:
         raise DataError(f"the score table has no variant '{variant}'; it has {', '.join(variants(table)) or 'no rows'}")
-    part = table.take(pa.array(rows, pa.int64())).combine_chunks()
-    lengths = np.array([len(row) for row in part.column("logp").to_pylist()], dtype=np.int64)
+    lengths = np.asarray(pc.list_value_length(part["logp"]), dtype=np.int64)
     return Answers(
         ids=tuple(part.column("id").to_pylist()),
         subjects=tuple(part.column("subject").to_pylist()),
@@ -127,7 +126,7 @@ def answers(table: pa.Table, variant: str = "answer") -> Answers:
 
 def variants(table: pa.Table) -> list[str]:
     """The variants of a score table in the order of their first row."""
-    return list(dict.fromkeys(table.column("variant").to_pylist()))
+    return [str(name) for name in table.column("variant").unique().to_pylist()]
 
 
 def check(table: pa.Table, schema: pa.Schema, what: str) -> None:
