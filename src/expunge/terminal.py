@@ -315,6 +315,8 @@ def verdict(found: Verdict) -> Iterable[Text | Table]:
     for one in found.findings:
         out.add_row(Text(one.outcome, style=colours[one.outcome]), escape(one.condition), escape(one.reason))
     yield out
+    tried = ", ".join(f"{name} {outcome}" for name, outcome in found.attacks.items())
+    yield Text(f"Attacks: {tried or 'none was made; expunge attack makes them'}.")
     before = "was kept in the run before it began" if found.registered else "is not the one the run began with"
     yield Text(f"Gate {found.gate_hash[:16]} {before}.", style="" if found.registered else "yellow")
 

@@ -19,6 +19,7 @@ from expunge.evals.reductions import MEASURES, PLAIN, Row
 from expunge.evals.table import GENERATIONS
 from expunge.evals.verdict import Evidence
 from expunge.runfolder import RunFolder
+from tests.evals import simulated
 
 HOW = Bootstrap(100)
 PEOPLE = 12
@@ -180,3 +181,25 @@ def test_a_table_that_is_no_attack_s_is_refused(tmp_path: Path) -> None:
     run.write_table(path, keyed.with_key(GENERATIONS.empty_table(), {"model": "x"}))
     with pytest.raises(Exception, match="no table of an attack"):
         attacked.judge_run(run, HOW)
+
+
+def test_the_verdict_names_the_attacks(tmp_path: Path) -> None:
+    run = simulated.run(tmp_path / "run", simulated.ORACLE, seed=5)
+    assert attacked.outcomes(run) == {}
+    about = description()
+    run.write_json(f"attacks/one/{attacked.DESCRIPTION}", {**vars(about)})
+    table = pa.Table.from_pylist([row._asdict() for row in rows(0.6, 0.1)], schema=MEASURES)
+    label = next(name for name in attacked.OWN if name in run.labels)
+    run.write_table(
+        attacked.table_path("one", label, "all", about.tables["all"]), keyed.with_key(table, {"model": "x"})
+    )
+    attacked.write(run, HOW)
+    file = tmp_path / "gate.yaml"
+    file.write_text(
+        "min_items: 10\nconditions:\n- {metric: attack_one_gap, at_most: 0.1}\n- {metric: attack_two, at_most: 0.1}\n"
+        "- {metric: forget_Q_A_Prob, at_most: 0.5}\n- {metric: retain_Q_A_Prob, at_least: 0.1}\n"
+    )
+    found = verdict.of_run(run.path, file, resamples=50)
+    assert found.attacks == {"one": "leaks"}
+    assert [one.outcome for one in found.findings] == ["FAIL", "INCONCLUSIVE", "PASS", "PASS"]
+    assert run.read_json(runfolder.VERDICT)["attacks"] == {"one": "leaks"}

@@ -225,6 +225,13 @@ def write(run: RunFolder, how: Bootstrap | None = None, absent: Mapping[str, str
     return found
 
 
+def outcomes(run: RunFolder) -> dict[str, str]:
+    """leaks, holds or undecided by attack, as attacks.json has it; empty for a run that was not attacked."""
+    told = run.read_json(ATTACKS_RESULT)["attacks"] if run.has(ATTACKS_RESULT) else {}
+    words = {True: "leaks", False: "holds", None: "undecided"}
+    return {name: words[one["flagged"]] for name, one in told.items() if one["leak"]}
+
+
 def entries(run: RunFolder, how: Bootstrap) -> dict[str, dict[str, dict[str, Any]]]:
     """Entries as in metrics.json by model (own, target, oracle), named attack_NAME and attack_NAME_gap."""
     found: dict[str, dict[str, dict[str, Any]]] = {"own": {}, "target": {}, "oracle": {}}

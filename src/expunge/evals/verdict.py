@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess  # nosec B404 - runs the commands that the user's own gate names
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from expunge import gate as gates
 from expunge import runfolder
 from expunge.errors import RunFolderError
-from expunge.evals import measure, stats
+from expunge.evals import attacked, measure, stats
 from expunge.evals.judge import judge_folder
 from expunge.evals.numbers import Bootstrap
 from expunge.evals.stats import FloatArray
@@ -47,7 +47,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a model. `registered`: the run's manifest has held the gate's hash since it began."""
+    """What the gate says of a model. `registered`: the run's manifest has held the gate's hash since it began.
+
+    `attacks`: those made on the model, by name, and what each said: leaks, holds, or undecided.
+    """
 
     outcome: Outcome
     claim: str
@@ -55,6 +58,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     gate_hash: str = ""
     registered: bool = False
+    attacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -87,7 +91,8 @@ def of_run(path: str | Path, gate_file: str | Path | None = None, *, resamples: 
     found = [*decide(gate, seen), *_commands(gate, run)]
     digest = gates.file_hash(file)
     registered = (run.manifest.get("gate") or {}).get("hash") == digest
-    verdict = Verdict(overall(found), gate.claim, gate.confidence, tuple(found), digest, registered)
+    attacks = attacked.outcomes(run)
+    verdict = Verdict(overall(found), gate.claim, gate.confidence, tuple(found), digest, registered, attacks)
     if not registered:
         run.write_text("gate-given.yaml", file.read_text(encoding="utf-8"))
     run.write_json(VERDICT, {**asdict(verdict), "exit_code": verdict.exit_code})
@@ -120,10 +125,11 @@ def evidence_of(run: RunFolder, confidence: float, resamples: int = 2000) -> Evi
         )
     folder, target, oracle = run.file(f"eval/{label}"), tables_of(run, "target"), tables_of(run, "oracle")
     how = Bootstrap(resamples, int(run.manifest.get("seed") or 0), 2 * confidence - 1)
+    tried = attacked.entries(run, how)
     return Evidence(
-        _entries(folder, oracle, how, confidence),
-        {} if target is None else _entries(target, oracle, how, confidence),
-        {} if oracle is None else _entries(oracle, None, how, confidence),
+        {**_entries(folder, oracle, how, confidence), **tried["own"]},
+        {**({} if target is None else _entries(target, oracle, how, confidence)), **tried["target"]},
+        {**({} if oracle is None else _entries(oracle, None, how, confidence)), **tried["oracle"]},
         _item_table(folder),
         _subjects(folder),
     )
