@@ -34,6 +34,7 @@ OPTIONS = {
     "plan": set(),
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
     "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
+    "attack": {"--limit", "--out", "--plan", "--recipe", "--suite"},
     "audit": {"--base", "--candidate", "--data", "--gate", "--holdout", "--out", "--recipe", "--retain", "--salt"},
     "compare": {"--baseline", "--metric", "--out"},
     "diagnose": set(),
