@@ -16,8 +16,9 @@ from expunge import lm as lms
 from expunge.data.encode import Encoder
 from expunge.data.load import save
 from expunge.errors import DataError, Interrupted, RecipeError
+from expunge.evaluation import EachEpoch
 from expunge.progress import Silent
-from expunge.recipe import EachEpoch, Recipe
+from expunge.recipe import Recipe
 from tests.evals import tiny
 
 RULE = {"minimise": "forget_Q_A_Prob", "metric": "retain_Q_A_Prob", "at_least": 0.01}

@@ -21,8 +21,9 @@ from expunge.errors import DataError, unknown
 from expunge.evals import numbers
 from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap
+from expunge.evaluation import EachEpoch, KeepBest
 from expunge.lm import LM, Scored
-from expunge.recipe import EachEpoch, KeepBest, Recipe
+from expunge.recipe import Recipe
 from expunge.runfolder import EPOCHS, RunFolder
 from expunge.stopping import answer_metrics
 

@@ -17,8 +17,8 @@ from expunge.errors import DataError, MissingExtraError
 from expunge.evals import harness
 from expunge.evals.harness import ANSWERED
 from expunge.evals.numbers import Bootstrap
+from expunge.evaluation import Harness
 from expunge.lm import LM
-from expunge.recipe import Harness
 from expunge.report import naming
 from tests.fixtures.models import tiny
 from tests.fixtures.tokenizers import bpe

@@ -18,7 +18,7 @@ from expunge import keyed, runfolder
 from expunge.errors import DataError, MissingExtraError
 from expunge.evals.numbers import Bootstrap, Number
 from expunge.evals.stats import Sample, weighted_mean
-from expunge.recipe import Harness
+from expunge.evaluation import Harness
 from expunge.runfolder import RunFolder
 
 if TYPE_CHECKING:
