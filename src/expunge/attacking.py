@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from expunge import comparison, pipeline, registry, runfolder, runs
 from expunge import lm as lms
-from expunge import pipeline, registry, runfolder, runs
 from expunge import progress as progresses
 from expunge.attacks import suite
 from expunge.attacks.scene import Scene, Tell, measured_speed
@@ -22,6 +22,7 @@ from expunge.lm import LM
 from expunge.pipeline import MODEL, ORACLE, TARGET, UNLEARNED
 from expunge.progress import Progress
 from expunge.recipe import Recipe
+from expunge.report import page
 from expunge.runfolder import RunFolder
 
 TellPlan = Callable[[Sequence[Planned]], None]
@@ -42,7 +43,9 @@ def of_run(path: str | Path, asked: Asked, tell_plan: TellPlan, progress: Progre
     kind = run.manifest["kind"]
     if kind == "study":
         inner = [run.path / name for name in run.manifest.get("runs", ())]
-        return [found for each in inner for found in of_run(each, asked, tell_plan, progress)]
+        every = [found for each in inner for found in of_run(each, asked, tell_plan, progress)]
+        page.render([run.path], run.file(runfolder.REPORT), comparing=comparison.for_page)
+        return every
     if kind != "unlearn":
         raise RunFolderError(
             f"'{path}' is a run of kind '{kind}', which unlearned nothing. Give --recipe to attack the model in it"
@@ -88,6 +91,7 @@ def _attack(
         tell_plan,
         pipeline.settings_of(recipe).bootstrap,
     )
+    page.render([run.path], run.file(runfolder.REPORT))
     return run, found
 
 
@@ -123,6 +127,7 @@ def scene_of(run: RunFolder, recipe: Recipe, models: Mapping[str, Callable[[], L
         max_new_tokens=min(recipe.evaluation.max_new_tokens, recipe.data.max_length),
         token_budget=recipe.evaluation.token_budget,
         size=size,
+        layers=int(lm.model.config.get_text_config().num_hidden_layers),
         speed=speed,
     )
 

@@ -314,6 +314,15 @@ def test_a_finished_part_is_not_made_again_and_another_model_is(tmp_path: Path) 
     assert run.read_json("attacks.json")["absent"] == {"stealth": "needs the oracle, and there is none"}
 
 
+def test_an_attack_that_fails_on_the_data_leaves_the_others(tmp_path: Path) -> None:
+    run = runfolder.create(tmp_path / "run", "unlearn")
+    scene = replace(small(0.1), models={**small(0.1).models, "oracle": lambda: village.fresh(1)})
+    found = suite.attack(run, scene, ["stealth:folds=9", "synonyms"], stage, lambda planned: None, Bootstrap(20))
+    assert list(found) == ["synonyms"]
+    (why,) = run.read_json("attacks.json")["absent"].values()
+    assert "at least 9 subjects" in why
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("own", "least", "most"), [("refusing", 3, 99), ("oracle-2", 0, 0), ("random", 0, 0)])
 def test_a_silenced_model_is_flagged_and_retrained_or_empty_ones_are_not(

@@ -49,8 +49,8 @@ class Patch:
         return ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
-        """One pass of this model, and one of the target for each of some thirty layers."""
-        return Budget(read=len(scene.examined()) * scene.size * 32)
+        """One pass of this model, and one of the target for each layer but the last."""
+        return Budget(read=len(scene.examined()) * scene.size * scene.layers)
 
     def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
         """A row a record and layer."""

@@ -16,7 +16,7 @@ from expunge.core import Side
 from expunge.data.encode import Encoded
 from expunge.data.neighbours import GENERAL
 from expunge.data.records import Record
-from expunge.errors import DataError
+from expunge.errors import DataError, Interrupted
 from expunge.evals.reductions import PLAIN, Row
 from expunge.lm import LM
 from expunge.recipe import Method, TermSpec, Train
@@ -142,4 +142,8 @@ def _train(
     term = build_term(TermSpec(objective="nll", on="retain", tokens="all"), Method())
     sides: dict[Side, Sequence[Encoded]] = {"retain": items}
     with tempfile.TemporaryDirectory() as folder:
-        Fit(lm, (term,), sides, settings, RunFolder(Path(folder)), seed, anchor="retain", on_step=on_step)()
+        fit = Fit(lm, (term,), sides, settings, RunFolder(Path(folder)), seed, anchor="retain", on_step=on_step)
+        try:
+            fit()
+        except Interrupted:
+            raise Interrupted("stopped while relearning. Give the same command again to go on with this part") from None

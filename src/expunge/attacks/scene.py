@@ -19,7 +19,7 @@ from expunge.recipe import Data
 Tell = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 _EXAMINED: tuple[Split, ...] = ("forget", "holdout")
-_TRIED = 8
+_TRIED, _WRITTEN = 32, 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Scene:
     change what it gets.
 
     `own` is the label of the attacked model. `sets` by name: forget, and as far as there are any retain, holdout and
-    general. `learning_rate` is that of the unlearning; `size` how many tokens a forget record has on average.
+    general. `learning_rate` is that of the unlearning; `size` how many tokens a forget record has on average, `layers`
+    how many layers the model has.
     """
 
     own: str
@@ -71,6 +72,7 @@ class Scene:
     max_new_tokens: int = 48
     token_budget: int = 2048
     size: float = 64.0
+    layers: int = 24
     speed: Speed = field(default_factory=lambda: Speed(1000.0, 100.0))
 
     def load(self, label: str) -> LM:
@@ -140,7 +142,7 @@ def measured_speed(lm: LM, encoder: Encoder, records: Sequence[Record]) -> tuple
     reading = time.perf_counter() - began
     prompts = [encoder.prompt_ids(record) for record in few if record.prompt] or [[lm.pad_id]]
     began = time.perf_counter()
-    complete(lm, prompts, frozenset(), max_new_tokens=_TRIED)
+    complete(lm, prompts, frozenset(), max_new_tokens=_WRITTEN)
     writing = time.perf_counter() - began
-    speed = Speed(tokens / max(reading, 1e-9), len(prompts) * _TRIED / max(writing, 1e-9))
+    speed = Speed(tokens / max(reading, 1e-9), len(prompts) * _WRITTEN / max(writing, 1e-9))
     return speed, tokens / max(1, len(few))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from expunge import keyed, registry
 from expunge import lm as lms
 from expunge.attacks.scene import Attack, Budget, Scene, Tell
-from expunge.errors import DataError, MethodError, unknown
+from expunge.errors import DataError, MethodError, ModelError, unknown
 from expunge.evals import attacked
 from expunge.evals.attacked import DESCRIPTION, Description, Result, home_of, table_path
 from expunge.evals.numbers import Bootstrap
@@ -82,29 +82,40 @@ def plan(run: RunFolder, scene: Scene, attacks: Mapping[str, Attack]) -> list[Pl
     return [_planned(run, scene, name, attack) for name, attack in attacks.items()]
 
 
-def make(run: RunFolder, scene: Scene, planned: Sequence[Planned], stage: Stage) -> None:
-    """Writes the tables that are not there yet, model by model, part by part, each when it is whole.
+def make(run: RunFolder, scene: Scene, planned: Sequence[Planned], stage: Stage) -> dict[str, str]:
+    """Why attacks could not be made, by name; of the others the tables that were not there yet are, each when whole.
 
     Tables of target and oracle are kept in their own run folders where they have one, so that several methods share
     them. A table is made anew where the model, the records or the settings are others.
     """
+    absent = {one.name: one.absent for one in planned if one.absent}
     todo = [one for one in planned if not one.absent]
     weights = {label: lms.content_hash(scene.load(label).model) for label in scene.models} if todo else {}
     for one in todo:
-        about = _description(one, scene)
-        run.write_json(f"{ATTACKS}/{one.name}/{DESCRIPTION}", {**asdict(about), "tables": dict(about.tables)})
-        for label in scene.models:
-            home = home_of(run, label)
-            with stage(f"{one.name}: {label}") as tell:
-                for part, ending in about.tables.items():
-                    path = table_path(one.name, label, part, ending)
-                    key = {"format": _FORMAT, "model": weights[label], "others": _others(one.attack, weights, label)}
-                    if keyed.key_of(home.file(path)) != key:
-                        rows = [row._asdict() for row in one.attack.rows(scene, label, part, tell)]
-                        home.write_table(path, keyed.with_key(pa.Table.from_pylist(rows, schema=MEASURES), key))
-            if home.path != run.path:
-                home.seal()
-        _sweep(run, scene, one, about)
+        try:
+            _tables(run, scene, one, weights, stage)
+        except (DataError, ModelError) as error:
+            absent[one.name] = str(error)
+            run.file(f"{ATTACKS}/{one.name}/{DESCRIPTION}").unlink(missing_ok=True)
+    return absent
+
+
+def _tables(run: RunFolder, scene: Scene, one: Planned, weights: Mapping[str, str], stage: Stage) -> None:
+    """Description and tables of one attack."""
+    about = _description(one, scene)
+    run.write_json(f"{ATTACKS}/{one.name}/{DESCRIPTION}", {**asdict(about), "tables": dict(about.tables)})
+    for label in scene.models:
+        home = home_of(run, label)
+        with stage(f"{one.name}: {label}") as tell:
+            for part, ending in about.tables.items():
+                path = table_path(one.name, label, part, ending)
+                key = {"format": _FORMAT, "model": weights[label], "others": _others(one.attack, weights, label)}
+                if keyed.key_of(home.file(path)) != key:
+                    rows = [row._asdict() for row in one.attack.rows(scene, label, part, tell)]
+                    home.write_table(path, keyed.with_key(pa.Table.from_pylist(rows, schema=MEASURES), key))
+        if home.path != run.path:
+            home.seal()
+    _sweep(run, scene, one, about)
 
 
 def attack(
@@ -118,8 +129,8 @@ def attack(
     """The judged attacks of a run; its attacks.json and seal are new. `tell_plan` sees the budgets before the start."""
     planned = plan(run, scene, chosen(names))
     tell_plan(planned)
-    make(run, scene, planned, stage)
-    found = attacked.write(run, how, {one.name: one.absent for one in planned if one.absent})
+    absent = make(run, scene, planned, stage)
+    found = attacked.write(run, how, absent)
     if run.manifest["status"] == "finished":
         run.seal()
     return found

@@ -15,6 +15,9 @@ from expunge.attacks.words import Numbers, numbers
 from expunge.evals.reductions import PLAIN, Row
 from expunge.registry import method
 
+_EXACT, _SPARE = 512, 8
+"""Larger matrices are decomposed by random projection, on so many more directions than are wanted."""
+
 
 @method("attack", "unmerge")
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ def largest(change: Tensor, rank: int) -> Tensor:
         return torch.zeros_like(change)
     if rank >= min(change.shape):
         return change
-    left, sizes, right = torch.linalg.svd(change.float(), full_matrices=False)
+    if min(change.shape) > _EXACT:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            left, sizes, columns = torch.svd_lowrank(change.float(), q=rank + _SPARE, niter=4)
+        right = columns.T
+    else:
+        left, sizes, right = torch.linalg.svd(change.float(), full_matrices=False)
     kept: Tensor = (left[:, :rank] * sizes[:rank]) @ right[:rank]
     return kept.to(change.dtype)
