@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.attacks import asking
-from expunge.attacks.rewordings import KINDS, Maker, Part, trained_on
+from expunge.attacks.rewordings import KINDS, TEMPLATES, Maker, Part, trained_on
 from expunge.attacks.scene import Budget, Scene, Tell, row
 from expunge.data.records import Record
 from expunge.errors import MethodError, unknown
@@ -52,9 +52,9 @@ class Rewording:
         return tuple(self.kinds.split())
 
     def budget(self, scene: Scene, part: str) -> Budget:
-        """Reading each probe, twice as long as its question, and writing its answer."""
-        count = sum(map(len, self.probes(scene, part)[0].values())) or 1
-        count += len(scene.examined(asked=True)) * (part == self.parts[0])
+        """Reading each probe, twice as long as its question, and writing its answer; as if all could be made."""
+        forms = len(TEMPLATES[part][self.part]) if part in TEMPLATES else 1
+        count = len(scene.examined(asked=True)) * (forms + (part == self.parts[0]))
         return Budget(read=2 * count * scene.size, written=count * scene.max_new_tokens)
 
     def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
