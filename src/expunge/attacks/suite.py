@@ -25,6 +25,7 @@ Stage = Callable[[str], AbstractContextManager[Tell]]
 PRESETS: Mapping[str, str] = {
     "relearn-neighbours": "relearn:on=neighbours",
     "relearn-unrelated": "relearn:on=unrelated",
+    "relearn-short": "relearn:steps=20,learning_rates=3x",
     "relearn-openunlearning": "relearn:share=1,epochs=1,batch=32,learning_rates=2e-5,test=all",
     "relearn-sam-wmdp": "relearn:share=1,samples=60,steps=15,batch=4,learning_rates=1e-5,test=all",
     "relearn-sam-books": "relearn:share=1,steps=100,batch=4,learning_rates=1e-5,test=all",
@@ -34,7 +35,7 @@ PRESETS: Mapping[str, str] = {
 60 samples in 15 steps, MUSE up to 100 (Books) and 150 (News) steps, all at 1e-5 in batches of 4."""
 
 SUITES: Mapping[str, tuple[str, ...]] = {
-    "quick": ("quantise", "prefill", "synonyms", "lens", "relearn:steps=20,learning_rates=3x"),
+    "quick": ("quantise", "prefill", "synonyms", "lens", "relearn-short"),
     "standard": (
         "relearn", "relearn-neighbours", "relearn-unrelated", "quantise", "sampling", "rewording", "prefill",
         "interpolate", "unmerge", "lens", "probe", "patch", "synonyms", "contrast", "manner", "stealth",
