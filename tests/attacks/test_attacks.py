@@ -324,6 +324,7 @@ def test_an_attack_that_fails_on_the_data_leaves_the_others(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("own", "least", "most"), [("refusing", 3, 99), ("oracle-2", 0, 0), ("random", 0, 0)])
 def test_a_silenced_model_is_flagged_and_retrained_or_empty_ones_are_not(
     tmp_path: Path, own: str, least: int, most: int
