@@ -162,7 +162,7 @@ def attacks(found: Mapping[str, Result]) -> Iterable[Text | Table]:
         sides = (one.plain, one.value.value, one.oracle, one.target)
         cells = ("" if value is None else f"{value:.3f}" for value in sides)
         mark = "" if one.flagged is None else "LEAKS" if one.flagged else "holds"
-        out.add_row(escape(name), *cells, gap, "" if one.p_holm is None else f"{one.p_holm:.4f}", mark)
+        out.add_row(escape(name), *cells, gap, "" if one.p_holm is None else f"{one.p_holm:.2g}", mark)
     yield out
     told = summary_of_attacks(found)
     yield Text(f"Robust? {told['outcome']}: {len(told['flagged'])} of {len(told['tried'])} attacks flagged.")
