@@ -21,11 +21,13 @@ def path(ids: list[int], first: int, hidden: tuple[int, ...] = ()) -> Path:
 
 def test_the_first_is_read_whole_and_of_the_others_what_differs() -> None:
     paths = [path([1, 5, 6, 7, 2], 3), path([1, 5, 6, 8, 9, 2], 3), path([1, 5, 6, 7, 8, 2], 3)]
-    assert trees.plan(paths, ["a"] * 3, range(3)) == [Tree((0, 1, 2), (5, 3, 4), 5 + 3 + 2)]
+    assert trees.plan(paths, ["a"] * 3, range(3)) == [Tree((0, 1, 2), (0, 0, 0), (0, 3, 4), 5 + 3 + 2)]
 
 
 def test_a_path_that_begins_another_costs_nothing() -> None:
-    assert trees.plan([path([1, 5, 6, 7, 2], 3), path([1, 5, 6], 2)], ["a"] * 2, range(2)) == [Tree((0, 1), (5, 3), 5)]
+    assert trees.plan([path([1, 5, 6, 7, 2], 3), path([1, 5, 6], 2)], ["a"] * 2, range(2)) == [
+        Tree((0, 1), (0, 0), (0, 3), 5)
+    ]
 
 
 def test_what_is_hidden_or_stands_elsewhere_is_not_shared() -> None:
@@ -38,7 +40,7 @@ def test_what_is_hidden_or_stands_elsewhere_is_not_shared() -> None:
 
 def test_prompts_that_are_tokenized_differently_share_what_is_equal() -> None:
     paths = [path([1, 5, 6, 7, 2], 3), path([1, 4, 6, 8, 2], 3)]
-    assert trees.plan(paths, ["a", "a"], [0, 1])[0].forks == (5, 1)
+    assert trees.plan(paths, ["a", "a"], [0, 1])[0].forks == (0, 1)
 
 
 def test_other_prompts_begin_other_rows_and_skipped_items_do_not_count() -> None:
@@ -62,25 +64,44 @@ def test_a_branch_that_shares_next_to_nothing_goes_alone() -> None:
     assert [tree.members for tree in trees.plan(paths, ["a"] * 3, range(3))] == [(0,), (1,), (2,)]
 
 
-def test_the_mask_shows_one_s_own_branch_and_what_it_grows_from() -> None:
-    branch, fork = torch.tensor([[0, 0, 0, 1, 1, 2, -1]]), torch.tensor([[3, 3, 3, 2, 2, 1, 0]])
-    seen = torch.tensor([[True, True, True, False, True, False, True]])
-    mask = trees._mask(branch, fork, seen, dtype=torch.float32)[0, 0] == 0
-    assert mask.long().tolist() == [
-        [1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],  # hidden, from itself too
-        [1, 1, 0, 0, 1, 0, 0],
-        [1, 0, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 1],
+def test_a_path_grows_from_the_one_that_it_is_most_like() -> None:
+    """Wrong answers share a beginning with the paraphrase and not with the answer that comes first."""
+    paths = [path([1, 5, 6, 7, 2], 3), path([1, 5, 8, 9, 3, 2], 3), path([1, 5, 8, 9, 4, 2], 3)]
+    (tree,) = trees.plan(paths, ["a"] * 3, range(3))
+    assert tree == Tree((0, 1, 2), (0, 0, 1), (0, 2, 4), 5 + 4 + 2)
+    assert [places.tolist() for places in tree.places(paths)] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 5, 6, 7, 8],
+        [0, 1, 5, 6, 9, 10],
     ]
 
 
+def test_what_comes_after_the_last_prediction_is_not_read() -> None:
+    needed = path([1, 5, 6, 7, 2], 3).needed()
+    assert needed.input_ids.tolist() == [1, 5, 6, 7]
+    assert needed.targets.tolist() == [-100, -100, 7, 2]
+    assert len(path([1, 5, 6], 3).needed()) == 0
+
+
+def test_one_may_look_at_what_came_before_unless_it_is_hidden() -> None:
+    looks = trees._may_look(path([1, 5, 6, 7, 2], 3, hidden=(1,)), 3)
+    assert looks.astype(int).tolist() == [[1, 0, 1, 1, 0], [1, 0, 1, 1, 1]]
+
+
+def test_states_of_a_branch_are_those_of_its_path_alone() -> None:
+    lm = tiny.small_lm()
+    paths = [path([1, 5, 6, 7, 2], 3), path([1, 5, 8, 9, 3, 2], 3), path([1, 5, 8, 9, 4, 2], 3, hidden=(1,))]
+    grown = trees.plan(paths, ["a"] * 3, range(3))
+    assert [tree.members for tree in grown] == [(0, 1, 2)]
+    alone = [Tree((k,), (0,), (0,), len(paths[k])) for k in range(3)]
+    with torch.no_grad():
+        (together, targets), (apart, expected) = (trees.hidden(lm, paths, some) for some in (grown, alone))
+    assert targets.tolist() == expected.tolist()
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+
+
 def test_a_token_that_may_look_at_nothing_looks_at_itself() -> None:
-    hidden = torch.zeros(1, 2, dtype=torch.bool)
-    zero, two = torch.zeros(1, 2, dtype=torch.int64), torch.full((1, 2), 2)
-    mask = trees._mask(zero, two, hidden, dtype=torch.float32)[0, 0] == 0
+    mask = trees._mask(torch.zeros(1, 2, 2, dtype=torch.bool), torch.float32)[0, 0] == 0
     assert mask.tolist() == [[True, False], [False, True]]
 
 

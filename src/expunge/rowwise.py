@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CPU_BLOCK, _BLOCK = 2**16, 2**24
-"""Logits in work at once: on a CPU a quarter of a megabyte a buffer, elsewhere enough to keep the device busy."""
+_CPU_BLOCK, _BLOCK = 2**17, 2**24
+"""Logits in work at once: on a CPU half a megabyte a buffer, elsewhere enough to keep the device busy."""
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def test_reading_the_prompt_once_changes_nothing(encoder: Encoder, scores: pa.Ta
 def test_a_branch_that_saw_another_would_be_noticed(
     encoder: Encoder, scores: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leaking(branch: torch.Tensor, fork: torch.Tensor, seen: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
-        return real(torch.zeros_like(branch), fork, seen, dtype=dtype)
+    def leaking(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return real(torch.ones_like(allowed).tril(), dtype)
 
     real = trees._mask
     monkeypatch.setattr(trees, "_mask", leaking)

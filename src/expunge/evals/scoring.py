@@ -99,7 +99,7 @@ def score_items(
     the pass, and the training mode is as before afterwards.
     """
     encoded = [row.encoded for row in rows]
-    paths = [Path.of(item) for item in encoded]
+    paths = [Path.of(item).needed() for item in encoded]
     stats = [np.zeros((len(_NUMBERS) + 1, item.scored), np.float32) for item in encoded]
     todo = [index for index, item in enumerate(encoded) if item.scored]
     done = len(rows) - len(todo)
@@ -139,8 +139,9 @@ def _divide(
 
 
 def _in_trees(lm: LM, paths: Sequence[Path], group: Sequence[Tree]) -> Numbers:
-    states, targets = trees.hidden(lm, paths, group)
-    return _numbers(token_stats(states, head_of(lm.model), targets, NEEDS))
+    states, rows, targets = trees.states_in(lm, paths, group)
+    once, again = torch.unique(torch.stack([rows, targets]), dim=1, return_inverse=True)
+    return _numbers(token_stats(states[once[0]], head_of(lm.model), once[1], NEEDS))[:, again.cpu().numpy()]
 
 
 def _padded(lm: LM, encoded: Sequence[Encoded], batch: Sequence[int]) -> Numbers:
