@@ -32,8 +32,8 @@ Numbers = Annotated[str, AfterValidator(_checked)]
 def rate_of(text: str, base: float) -> float:
     """A learning rate: a number, or a factor of another.
 
-    >>> rate_of("3x", 1e-5), rate_of("2e-5", 1.0)
-    (3e-05, 2e-05)
+    >>> rate_of("2x", 1e-5), rate_of("3e-5", 1.0)
+    (2e-05, 3e-05)
     """
     return float(text[:-1]) * base if text.endswith("x") else float(text)
 
