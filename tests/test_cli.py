@@ -35,7 +35,10 @@ OPTIONS = {
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
     "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
     "attack": {"--limit", "--out", "--plan", "--recipe", "--suite"},
-    "audit": {"--base", "--candidate", "--data", "--gate", "--holdout", "--out", "--recipe", "--retain", "--salt"},
+    "audit": {
+        "--base", "--candidate", "--data", "--gate", "--holdout", "--insecure", "--key-env", "--out", "--recipe",
+        "--retain", "--salt", "--served",
+    },
     "compare": {"--baseline", "--metric", "--out"},
     "diagnose": set(),
     "verdict": {"--gate", "--resamples"},
