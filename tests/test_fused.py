@@ -50,17 +50,20 @@ MAPS: frozenset[VocabMap] = frozenset({Spread()}).union(*(objective.needs.vocab 
 NEEDS = Needs(second_moment=True, entropy=frozenset({0.5, 1.0, 3.0}), vocab=MAPS)
 
 
-def inputs(kind: str, n: int = N, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Head, Tensor, ReferenceRows]:
+def inputs(
+    kind: str, n: int = N, dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> tuple[Tensor, Head, Tensor, ReferenceRows]:
     """Hidden states and head with gradient, targets, and a reference with another head."""
     g = torch.Generator().manual_seed(5)
     settings = dict(HEADS[kind])
-    bias = torch.randn(V, generator=g, dtype=dtype).requires_grad_() if settings.pop("bias", False) else None
-    hidden = torch.randn(n, D, generator=g, dtype=dtype).requires_grad_()
-    weight = torch.randn(V, D, generator=g, dtype=dtype).requires_grad_()
-    targets = torch.randint(0, V, (n,), generator=g)
-    other = ReferenceRows(
-        torch.randn(n, 5, generator=g, dtype=dtype), Head(torch.randn(V, 5, generator=g, dtype=dtype))
-    )
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=dtype).to(device)
+
+    bias = drawn(V).requires_grad_() if settings.pop("bias", False) else None
+    hidden, weight = drawn(n, D).requires_grad_(), drawn(V, D).requires_grad_()
+    targets = torch.randint(0, V, (n,), generator=g).to(device)
+    other = ReferenceRows(drawn(n, 5), Head(drawn(V, 5)))
     return hidden, Head(weight, bias, **settings), targets, other
 
 
@@ -73,16 +76,20 @@ def detached(rows: Rows) -> list[Tensor]:
     return [rows.top1.double(), rows.second_moment, *rows.entropy.values()]
 
 
-def gradients(stats: Stats, kind: str, needs: Needs = NEEDS, head_trains: bool = True) -> tuple[Rows, list[Tensor]]:
+def gradients(
+    stats: Stats, kind: str, needs: Needs = NEEDS, head_trains: bool = True, n: int = N,
+    dtype: torch.dtype = torch.float64, device: str = "cpu",
+) -> tuple[Rows, list[Tensor]]:  # fmt: skip
     """All statistics, and the gradients of a sum of them with random coefficients; one in three rows has none."""
-    hidden, head, targets, other = inputs(kind)
+    hidden, head, targets, other = inputs(kind, n, dtype, device)
     if not head_trains:
         bias = None if head.bias is None else head.bias.detach()
         head = dataclasses.replace(head, weight=head.weight.detach(), bias=bias)
     rows = stats(hidden, head, targets, needs, other)
     g = torch.Generator().manual_seed(6)
-    read = torch.arange(N) % 3 > 0
-    total = sum((torch.randn(N, generator=g, dtype=torch.float64) * read * x).sum() for x in differentiable(rows))
+    read = torch.arange(n) % 3 > 0
+    coefficients = [(torch.randn(n, generator=g, dtype=dtype) * read).to(device) for _ in differentiable(rows)]
+    total = sum((c * x).sum() for c, x in zip(coefficients, differentiable(rows), strict=True))
     leaves = [x for x in (hidden, head.weight, head.bias) if x is not None and x.requires_grad]
     return rows, list(torch.autograd.grad(total, leaves))  # type: ignore[arg-type]
 
@@ -159,6 +166,17 @@ def test_of_equal_logits_the_first_is_the_highest() -> None:
     assert rows.top1.tolist() == [True, False, True, False]
     logp = z[3].double().log_softmax(-1)
     assert float(rows.entropy[1.0][3]) == pytest.approx(float(-(logp.exp() * logp).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("stats", [token_stats, naive_token_stats])
+def test_a_vocabulary_padded_with_logits_of_minus_infinity_says_what_it_says_without(stats: Stats) -> None:
+    hidden, head, targets, _ = inputs("bias", n=5)
+    assert head.bias is not None
+    weight, bias = torch.cat([head.weight, head.weight[:3]]), torch.cat([head.bias, torch.full((3,), -torch.inf)])
+    needs = dataclasses.replace(NEEDS, vocab=frozenset())
+    found, expected = (stats(hidden, used, targets, needs) for used in (Head(weight, bias), head))
+    for a, b in zip([found.logp, *detached(found)], [expected.logp, *detached(expected)], strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @heads

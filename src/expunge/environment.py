@@ -19,10 +19,14 @@ def facts() -> dict[str, str]:
     """Names and values, in the order in which they are shown. Secrets are told as set or not set, never quoted."""
     import torch
 
+    from expunge import backend
+
     versions = dict(runfolder.environment())
     packages = versions.pop("packages")
     out = {**versions, **packages}
     out["device"] = _device()
+    reason = backend.why_not()
+    out["head kernels"] = "in force" if reason is None else f"not used: {reason}"
     out["threads"] = torch.get_num_threads()
     out["free disk"] = f"{shutil.disk_usage('.').free / 1e9:.0f} GB"
     for extra, module in _EXTRAS.items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge import rowwise
+from expunge import backend, rowwise
 from expunge.core import At, Needs, TokenStats, VocabMap, scatter
 from expunge.rowwise import Asked
 
@@ -191,7 +191,7 @@ class _ChunkedHead(torch.autograd.Function):
         for rows in _slices(len(hidden), plan.size):
             raw, reference, targets = head.products(hidden[rows]), plan.reference_rows(rows), plan.targets[rows]
             mapped = _mapped(plan, raw, reference, targets)
-            found = rowwise.statistics(raw, targets, plan.asked, gradient=projects or (keeps and plan.keeps_gradient))
+            found = backend.statistics(raw, targets, plan.asked, gradient=projects or (keeps and plan.keeps_gradient))
             columns.append([*found[:3], *mapped, *found[3:]])
             if projects:
                 kept.append(raw @ head.weight)
@@ -335,7 +335,7 @@ def _differentiate(
     """Turns raw logits into d(loss)/d(raw) but for what reaches the label's own alone."""
     targets = plan.targets[rows]
     if not read:
-        rowwise.surplus(raw, targets, lse[rows], logp[rows], plan.asked, lead[rows])
+        backend.surplus(raw, targets, lse[rows], logp[rows], plan.asked, lead[rows])
         return
     for part in rowwise.blocks(raw):
         z = rowwise.logits_of(raw[part], plan.asked)
@@ -346,16 +346,16 @@ def _differentiate(
         seeds = [g[rows[part]].to(o.dtype) for (_, g), o in zip(read, outputs, strict=True)]
         (found,) = torch.autograd.grad(outputs, leaf, seeds)
         at = rows[part]
-        rowwise.surplus(raw[part], targets[part], lse[at], logp[at], plan.asked, lead[at], found)
+        backend.surplus(raw[part], targets[part], lse[at], logp[at], plan.asked, lead[at], found)
 
 
 def _naive_detached(z: Tensor, targets: Tensor, temperatures: tuple[float, ...], second_moment: bool) -> list[Tensor]:
     """[top1 as 0/1, second moment if asked for, an entropy a temperature], each (n,)."""
-    logp = torch.log_softmax(z, dim=-1)
+    logp = torch.log_softmax(z, dim=-1).clamp(min=rowwise.FLOOR)
     out = [(z.argmax(-1) == targets).to(z.dtype)]
     if second_moment:
         out.append((logp.exp() * logp.square()).sum(-1))
-    cooled = [torch.log_softmax(z / temperature, dim=-1) for temperature in temperatures]
+    cooled = [torch.log_softmax(z / t, dim=-1).clamp(min=rowwise.FLOOR) for t in temperatures]
     return [*out, *(-(one.exp() * one).sum(-1) for one in cooled)]
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 _CPU_BLOCK, _BLOCK = 2**17, 2**24
 """Logits in work at once: on a CPU half a megabyte a buffer, elsewhere enough to keep the device busy."""
 
+FLOOR = -1e15
+"""No logit is further below the highest: e^d is 0 there, and so is d e^d, which is NaN where d is -inf."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -84,6 +87,26 @@ def surplus(
         _write(raw[rows], p if more is None else p.add_(more[rows]), z, asked)
 
 
+def log_probability(gap: Tensor, rest: Tensor, own: Tensor) -> Tensor:
+    """log p of the label: `gap` is its logit less the highest, `own` exp(gap), `rest` the sum of the others' exp.
+
+    The sum of the others, not 1 - p, is what stays exact for a memorised token.
+    """
+    sure = gap > -20.0
+    return torch.where(sure, -torch.log1p(rest / torch.where(sure, own, 1.0)), gap - (rest + own).log())
+
+
+def entropy(beside: Tensor, first: Tensor) -> Tensor:
+    """-sum p log p in nats; of d = logit less the highest, `first` is sum d e^d, and 1 + `beside` is sum e^d."""
+    return torch.log1p(beside) - first / (1 + beside)
+
+
+def second_moment(beside: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """sum p (log p)^2 in nats^2; `beside` and `first` as in `entropy`, `second` is sum d^2 e^d."""
+    log_sum = torch.log1p(beside)
+    return (second - 2 * log_sum * first) / (1 + beside) + log_sum**2
+
+
 def _room(raw: Tensor) -> tuple[int, int]:
     return min(len(raw), next(blocks(raw), slice(0, 0)).stop), raw.shape[1]
 
@@ -92,18 +115,15 @@ def _block(raw: Tensor, at: Tensor, asked: Asked, gradient: bool, work: list[Ten
     shifted, e, spare = (buffer[: len(raw)] for buffer in work)
     z = logits_of(raw, asked)
     top, label = z.amax(-1, keepdim=True), z.gather(1, at)
-    torch.exp(torch.sub(z, top, out=shifted), out=e)
+    torch.exp(torch.sub(z, top, out=shifted).clamp_(min=FLOOR), out=e)
     is_top = label == top
     rest, own, beside = _masses(e, at, is_top)
     mass = rest + own
-    # the sum of the others, not 1 - p, is what stays exact for a memorised token
-    sure = label - top > -20.0
-    logp = torch.where(sure, -torch.log1p(rest / torch.where(sure, own, 1.0)), label - top - mass.log())
+    logp = log_probability(label - top, rest, own)
     out = [logp, label, top + mass.log(), _first_top(e, at, is_top & (rest >= 1.0), is_top)]
     if asked.second_moment:
-        log_sum, first = torch.log1p(beside), torch.mul(e, shifted, out=spare).sum(-1, keepdim=True)
-        second = spare.mul_(shifted).sum(-1, keepdim=True)
-        out.append((second - 2 * log_sum * first) / (1 + beside) + log_sum**2)
+        first = torch.mul(e, shifted, out=spare).sum(-1, keepdim=True)
+        out.append(second_moment(beside, first, spare.mul_(shifted).sum(-1, keepdim=True)))
     out += [_entropy(shifted, e, beside, at, is_top, t, spare) for t in asked.temperatures]
     if gradient:
         p = torch.mul(e, 1 / mass, out=_home(raw, shifted, asked))
@@ -144,8 +164,7 @@ def _entropy(
         shifted = shifted / temperature
         e = shifted.exp()
         beside = _masses(e, at, is_top)[2]
-    dot = torch.mul(e, shifted, out=spare).sum(-1, keepdim=True)
-    return torch.log1p(beside) - dot / (1 + beside)
+    return entropy(beside, torch.mul(e, shifted, out=spare).sum(-1, keepdim=True))
 
 
 def _home(raw: Tensor, spare: Tensor, asked: Asked) -> Tensor:
