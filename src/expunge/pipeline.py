@@ -95,7 +95,7 @@ def run_one(recipe: Recipe, together: Together, show: Progress, on_epoch: Watche
 def _conclude(recipe: Recipe, folder: RunFolder) -> None:
     """Verdict, model card, hashes and page of a run that was judged."""
     if recipe.evaluation.suite != "none" and recipe.evaluation.gate is not None:
-        verdict.of_run(folder.path, resamples=recipe.evaluation.resamples)
+        verdict.of_run(folder.path, resamples=recipe.evaluation.resamples, ours=True)
     card.write(folder.path)
     folder.seal()
     page.render([folder.path], folder.file(runfolder.REPORT))
@@ -308,7 +308,7 @@ def audit(
             _judge_hosted(own, folder, candidate, reach, sets, show)
         else:
             judge(own, folder, MODEL, _model_in(candidate), sets, oracle_tables(own, folder), show)
-    found = verdict.of_run(folder.path, resamples=own.evaluation.resamples)
+    found = verdict.of_run(folder.path, resamples=own.evaluation.resamples, ours=True)
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder, found
 

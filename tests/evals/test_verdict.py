@@ -145,6 +145,17 @@ def test_a_command_of_one_s_own_is_a_condition(tmp_path: Path) -> None:
     assert found[1].reason == "exit code 3"
 
 
+def test_commands_that_came_with_a_run_folder_are_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    run = simulated.run(tmp_path / "run", simulated.ORACLE, seed=5)
+    gates.keep(run, YAML + f"commands:\n- {{name: theirs, run: 'touch \"{mark}\"'}}\n")
+    found = verdict.of_run(run.path, resamples=100)
+    assert (found.outcome, mark.exists()) == ("INCONCLUSIVE", False)
+    assert "came with the run folder" in found.findings[-1].reason
+    assert verdict.of_run(run.path, resamples=100, ours=True).outcome == "PASS"
+    assert mark.exists()
+
+
 def test_equivalence_needs_two_oracles_that_agree() -> None:
     base = np.random.default_rng(0).random(60)
     ids = [f"i{k}" for k in range(60)]

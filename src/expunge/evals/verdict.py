@@ -80,15 +80,21 @@ class Evidence:
     subjects: Mapping[str, str]
 
 
-def of_run(path: str | Path, gate_file: str | Path | None = None, *, resamples: int = 2000) -> Verdict:
-    """The verdict on a run by a gate file, or by the gate that it was begun with; written to verdict.json there."""
+def of_run(
+    path: str | Path, gate_file: str | Path | None = None, *, resamples: int = 2000, ours: bool = False
+) -> Verdict:
+    """The verdict on a run by a gate file, or by the gate that it was begun with; written to verdict.json there.
+
+    The commands that a gate names are run if the file was given, or the run is `ours`: not if they came with a folder.
+    """
     run = runfolder.open(path)
     file = Path(gate_file) if gate_file is not None else run.file(GATE)
     if gate_file is None and not file.is_file():
         raise RunFolderError(f"run '{path}' was begun without a gate. Give one with --gate, or set evaluation.gate")
     gate = gates.load(file)
     seen = evidence_of(run, gate.confidence, resamples)
-    found = [*decide(gate, seen), *_commands(gate, run)]
+    commands = _commands(gate, run) if ours or gate_file is not None else _not_run(gate, file)
+    found = [*decide(gate, seen), *commands]
     digest = gates.file_hash(file)
     registered = (run.manifest.get("gate") or {}).get("hash") == digest
     attacks = attacked.outcomes(run)
@@ -239,6 +245,13 @@ def _commands(gate: Gate, run: RunFolder) -> Iterator[Finding]:
             yield Finding(name, "INCONCLUSIVE", f"not finished after {command.timeout:g} seconds")
         else:
             yield Finding(name, "FAIL" if done.returncode else "PASS", f"exit code {done.returncode}")
+
+
+def _not_run(gate: Gate, file: Path) -> Iterator[Finding]:
+    """The tests of a gate that stands in a folder which somebody may have sent."""
+    for command in gate.commands:
+        why = f"not run, because it came with the run folder. Read {file}, then give it: --gate {file}"
+        yield Finding(f"command {command.name}", "INCONCLUSIVE", why)
 
 
 def _entries(folder: Path, oracle: Path | None, how: Bootstrap, confidence: float) -> Entries:
