@@ -30,6 +30,7 @@ OPTIONS = {
     "explain": set(),
     "finetune": {"--without", "--overwrite"},
     "init": {"--model", "--forget", "--retain", "--out", "--overwrite"},
+    "ledger": set(),
     "list": {"--plugin"},
     "plan": set(),
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
