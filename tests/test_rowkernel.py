@@ -91,6 +91,22 @@ def test_the_surplus_is_that_of_torch(asked: Asked, more: tuple[int, int] | None
     near(raw, other)
 
 
+def test_numbers_of_rows_may_stand_apart() -> None:
+    """Columns of a table, as targets, log-probabilities, log-sum-exp and factors."""
+    raw, targets = rows(19)
+    table = torch.stack([targets, targets.roll(1)], dim=1)
+    found = rowkernel.statistics(raw, table[:, 0], PLAIN, gradient=False)
+    expected = rowwise.statistics(raw, targets, PLAIN, gradient=False)
+    for a, b in zip(found, expected, strict=True):
+        near(a, b)
+    other, lead = raw.clone(), torch.tensor([1.0, -0.5, 0.0, 3.0], device=DEVICE)
+    logp, _, lse = expected[:3]
+    wide = torch.stack([lse, logp, lead, -lead], dim=1)
+    rowkernel.surplus(raw, table[:, 0], wide[:, 0], wide[:, 1], PLAIN, wide[:, 2])
+    rowwise.surplus(other, targets, lse, logp, PLAIN, lead)
+    near(raw, other)
+
+
 def test_no_rows_are_no_work() -> None:
     none = torch.empty(0, device=DEVICE)
     rowkernel.surplus(torch.empty(0, 19, device=DEVICE), none.long(), none, none, PLAIN, none)

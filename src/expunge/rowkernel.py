@@ -16,12 +16,13 @@ from expunge import rowwise
 from expunge.rowwise import Asked
 
 _BLOCK = 2048
-"""Logits of a row in work at once, at most: eight a thread and accumulator."""
+"""Logits of a row in work at once, at most: sixteen a thread."""
 
 
 def statistics(raw: Tensor, targets: Tensor, asked: Asked, gradient: bool) -> list[Tensor]:
     """As `rowwise.statistics`: [logp, label logit, log-sum-exp, top1, second moment?, an entropy a temperature]."""
     with torch.cuda.device(raw.get_device()):
+        targets = targets.contiguous()
         top, label, first = _highest(raw, targets, asked)
         sums = _sums(raw, targets, asked, top, first, 1.0)
         rest, beside, once, twice = sums
@@ -43,7 +44,8 @@ def surplus(
 ) -> None:
     """As `rowwise.surplus`: turns `raw` into lead * d(-logp)/d(raw) + more * slope."""
     with torch.cuda.device(raw.get_device()):
-        _differentiate(raw, targets, asked, lse, lead, torch.expm1(logp) * lead, more)
+        targets, lse, lead, own = (x.contiguous() for x in (targets, lse, lead, torch.expm1(logp) * lead))
+        _differentiate(raw, targets, asked, lse, lead, own, more)
 
 
 def _highest(raw: Tensor, targets: Tensor, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
