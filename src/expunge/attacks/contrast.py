@@ -31,16 +31,8 @@ class Contrast:
     leak: ClassVar[bool] = False
     shows: ClassVar[str] = "share of retain records whose log-probability fell less"
     needs: ClassVar[tuple[str, ...]] = ("target",)
-
-    @property
-    def reduction(self) -> str:
-        """One condition."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """A pass of both models over all records."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from expunge.attacks import asking
-from expunge.attacks.scene import Budget, Scene, Tell, row
+from expunge.attacks.path import along
+from expunge.attacks.scene import Budget, Scene, Tell
 from expunge.attacks.words import Numbers, numbers
 from expunge.evals.reductions import PLAIN, Row
 from expunge.registry import method
@@ -29,16 +29,8 @@ class Interpolate:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words on the way back to the target's weights"
     needs: ClassVar[tuple[str, ...]] = ("target",)
-
-    @property
-    def reduction(self) -> str:
-        """The share that brings out most."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """A pass over the records for each share, and one before."""
@@ -46,15 +38,13 @@ class Interpolate:
 
     def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
         """A row a record and share."""
-        lm, records, target = scene.load(label), scene.examined(), scene.load("target").model
-        encoder, ends = scene.encoder(lm), dict(target.named_parameters())
-        start = {name: weight.detach().clone() for name, weight in lm.model.named_parameters()}
-        shares = (0.0, *numbers(self.shares))
-        for done, share in enumerate(shares):
-            with torch.no_grad():
-                for name, weight in lm.model.named_parameters():
-                    weight.copy_(torch.lerp(start[name], ends[name], share))
-            seen = asking.probabilities(lm, encoder, records, token_budget=scene.token_budget)
-            condition = f"share {share:g}" if share else PLAIN
-            yield from (row(record, condition, seen[record.id]) for record in records)
-            tell(done + 1, len(shares))
+        lm, target = scene.load(label), dict(scene.load("target").model.named_parameters())
+        weights = dict(lm.model.named_parameters())
+        start = {name: weight.detach().clone() for name, weight in weights.items()}
+
+        def move(share: float) -> str:
+            for name, weight in weights.items():
+                weight.copy_(torch.lerp(start[name], target[name], share))
+            return f"share {share:g}" if share else PLAIN
+
+        yield from along(scene, lm, (0.0, *numbers(self.shares)), move, tell)

@@ -28,16 +28,8 @@ class Lens:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words read from a hidden layer"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """The layer that tells most."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """One pass over the records; the head once a layer."""

@@ -37,16 +37,8 @@ class Manner:
     leak: ClassVar[bool] = False
     shows: ClassVar[str] = "share of answers that refuse, loop or are gibberish"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """Any sign counts."""
-        return "any"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "any"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """One answer to each record."""

@@ -37,16 +37,8 @@ class Patch:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words in the target with a layer's states from this model"
     needs: ClassVar[tuple[str, ...]] = ("target",)
-
-    @property
-    def reduction(self) -> str:
-        """The mean over the layers."""
-        return "patched"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "patched"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """One pass of this model, and one of the target for each layer but the last."""

@@ -34,16 +34,8 @@ class Prefill:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "share of the key words that follow any beginning of the answer"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """Any beginning counts."""
-        return "any"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "any"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """An answer for each beginning, and one without."""

@@ -44,16 +44,8 @@ class Probe:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "share of wrong answers that a linear probe ranks below the right one"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """The layer that tells most."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """A pass over all answers of the retain records and of those examined."""

@@ -45,16 +45,12 @@ class Quantise:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words with quantised weights"
     needs: ClassVar[tuple[str, ...]] = ()
+    reduction: ClassVar[str] = "best"
 
     def __post_init__(self) -> None:
         for kind in self.parts:
             if kind not in (*_LEVELS, "nf4"):
                 raise MethodError(unknown("quantisation", kind, [*_LEVELS, "nf4"]))
-
-    @property
-    def reduction(self) -> str:
-        """The kind that brings out most."""
-        return "best"
 
     @property
     def parts(self) -> tuple[str, ...]:

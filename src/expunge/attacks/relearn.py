@@ -56,11 +56,7 @@ class Relearn:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "area under the probability of the key words over the steps of relearning"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """The area under each record's curve."""
-        return "area"
+    reduction: ClassVar[str] = "area"
 
     @property
     def parts(self) -> tuple[str, ...]:

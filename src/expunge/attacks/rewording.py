@@ -35,16 +35,12 @@ class Rewording:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "share of the key words in the answer to any rewording"
     needs: ClassVar[tuple[str, ...]] = ()
+    reduction: ClassVar[str] = "any"
 
     def __post_init__(self) -> None:
         for kind in self.parts:
             if kind not in KINDS:
                 raise MethodError(unknown("kind of rewording", kind, KINDS))
-
-    @property
-    def reduction(self) -> str:
-        """Any form counts."""
-        return "any"
 
     @property
     def parts(self) -> tuple[str, ...]:

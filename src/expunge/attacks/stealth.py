@@ -40,16 +40,8 @@ class Stealth:
     leak: ClassVar[bool] = False
     shows: ClassVar[str] = "how often a classifier tells the model from the oracle"
     needs: ClassVar[tuple[str, ...]] = ("oracle",)
-
-    @property
-    def reduction(self) -> str:
-        """One condition."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """A pass of both models over the records."""

@@ -32,16 +32,8 @@ class Synonyms:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words, however they are spelt"
     needs: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reduction(self) -> str:
-        """One condition."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """One pass over the records."""

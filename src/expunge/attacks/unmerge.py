@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from expunge.attacks import asking
-from expunge.attacks.scene import Budget, Scene, Tell, row
+from expunge.attacks.path import along
+from expunge.attacks.scene import Budget, Scene, Tell
 from expunge.attacks.words import Numbers, numbers
 from expunge.evals.reductions import PLAIN, Row
 from expunge.registry import method
@@ -33,16 +33,8 @@ class Unmerge:
     leak: ClassVar[bool] = True
     shows: ClassVar[str] = "probability of the key words without the largest directions of the weights' change"
     needs: ClassVar[tuple[str, ...]] = ("target",)
-
-    @property
-    def reduction(self) -> str:
-        """The rank that brings out most."""
-        return "best"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One."""
-        return ("all",)
+    reduction: ClassVar[str] = "best"
+    parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
         """A pass over the records for each rank, and one before."""
@@ -50,18 +42,16 @@ class Unmerge:
 
     def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
         """A row a record and rank."""
-        lm, records = scene.load(label), scene.examined()
-        encoder, before = scene.encoder(lm), dict(scene.load("target").model.named_parameters())
+        lm, before = scene.load(label), dict(scene.load("target").model.named_parameters())
         matrices = {name: weight for name, weight in lm.model.named_parameters() if weight.ndim == 2}
         start = {name: weight.detach().clone() for name, weight in matrices.items()}
-        ranks = (0, *map(int, numbers(self.ranks)))
-        for done, rank in enumerate(ranks):
-            with torch.no_grad():
-                for name, weight in matrices.items():
-                    weight.copy_(start[name] - largest(start[name] - before[name], rank))
-            seen = asking.probabilities(lm, encoder, records, token_budget=scene.token_budget)
-            yield from (row(record, f"rank {rank}" if rank else PLAIN, seen[record.id]) for record in records)
-            tell(done + 1, len(ranks))
+
+        def move(rank: float) -> str:
+            for name, weight in matrices.items():
+                weight.copy_(start[name] - largest(start[name] - before[name], int(rank)))
+            return f"rank {rank:g}" if rank else PLAIN
+
+        yield from along(scene, lm, (0.0, *numbers(self.ranks)), move, tell)
 
 
 def largest(change: Tensor, rank: int) -> Tensor:
