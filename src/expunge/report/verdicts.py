@@ -15,7 +15,7 @@ CLAIMS = {
     "indistinguishable": "it cannot be told from models that were retrained without the forget set",
 }
 """What PASS says about a model."""
-_CSS = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "undecided"}
+_CSS = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "undecided"}  # nosec B105 - a class name, no password
 _NONE = "no gate was written before the run"
 
 
