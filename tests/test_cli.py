@@ -31,7 +31,7 @@ OPTIONS = {
     "finetune": {"--without", "--overwrite"},
     "init": {"--model", "--forget", "--retain", "--out", "--overwrite"},
     "ledger": set(),
-    "list": {"--plugin"},
+    "list": {"--plugin", "--scorers"},
     "plan": set(),
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
     "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
@@ -108,6 +108,8 @@ def test_list_and_show_name_every_kind() -> None:
     for word in ("presets", "etw", "scorers", "entropy", "selectors", "normalised", "objectives", "npo"):
         assert word in everything
     assert "confidence" not in call("list", "objective")
+    assert "an annotation" in call("list", "--scorers")
+    assert call("list", "--scorers") == call("list", "scorer")
     page = call("show", "entropy")
     assert "nats" in page
     assert "temperature" in page

@@ -247,11 +247,13 @@ def list_(
         str | None, typer.Argument(help="preset, scorer, selector, objective, identifier or attack.")
     ] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="Python file with your own methods.")] = None,
+    scorers: Annotated[bool, typer.Option("--scorers", help="The scorers alone, and what each needs.")] = False,
 ) -> None:
     """List presets, scorers, selectors, objectives, identifiers and attacks."""
     from expunge import presets, registry, terminal
 
     _plugins(plugin)
+    kind = "scorer" if scorers else kind
     if kind not in (None, "preset", *registry.KINDS):
         raise MethodError(unknown("kind", str(kind), ["preset", *registry.KINDS]))
     if kind in (None, "preset"):
