@@ -16,7 +16,7 @@ from expunge import lm as lms
 from expunge.data.encode import Encoder
 from expunge.data.load import save
 from expunge.errors import DataError, Interrupted, RecipeError
-from expunge.evaluation import EachEpoch
+from expunge.evaluation import EachEpoch, KeepBest
 from expunge.progress import Silent
 from expunge.recipe import Recipe
 from tests.evals import tiny
@@ -75,7 +75,7 @@ def test_the_best_epoch_is_kept_and_a_stopped_run_keeps_the_same(root: Path, tmp
     asked = {"keep_best": RULE | {"at_least": 0.98}, "split": "half"}
     whole = run(root, tmp_path / "whole", asked)
     best, lines = whole.manifest["best"], list(whole.read_lines(runfolder.EPOCHS))
-    rule = recipe.KeepBest(**asked["keep_best"])  # type: ignore[arg-type]
+    rule = KeepBest(**asked["keep_best"])  # type: ignore[arg-type]
     assert best["epoch"] == epochs.chosen(lines, rule)["epoch"]
     assert best["rule"] == "lowest forget_Q_A_Prob with retain_Q_A_Prob at least 0.98 of what it was"
     assert best["records"] == {"forget": 4, "retain": 4}

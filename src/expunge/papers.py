@@ -14,7 +14,7 @@ from expunge import combine, registry, sam
 from expunge.core import Objective, Scorer, Selector
 from expunge.errors import MethodError
 from expunge.presets import PRESETS, Preset
-from expunge.terms import require_fit
+from expunge.terms import require_fit, require_read
 
 _SECTION = re.compile(r"^(Source|Differs|Relations): (.*?)(?=^(?:Source|Differs|Relations): |^\s*$|\Z)", re.M | re.S)
 _ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
@@ -132,7 +132,9 @@ def _grid() -> Iterator[tuple[str, ...]]:
 
 def _fits(score: Scorer, select: Selector, objective: Objective | None = None) -> str:
     try:
-        require_fit(score, select, objective)
+        require_fit(score, select)
+        if objective is not None:
+            require_read(objective, score, select)
     except MethodError:
         return "an order is no weight" if objective is None else "reads no weights"
     return "yes"

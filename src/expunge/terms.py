@@ -195,9 +195,10 @@ def build_term(spec: TermSpec, method: Method) -> Term:
     score, select = registry.build("scorer", spec.score), registry.build("selector", spec.select)
     modulate = None if spec.modulate is None else registry.build("scorer", spec.modulate)
     objective = registry.build("objective", spec.objective)
-    require_fit(score, select, objective)
-    if modulate is not None:
-        require_fit(modulate, select, objective)
+    for read in (score, modulate):
+        if read is not None:
+            require_read(objective, read, select)
+    require_fit(score, select)
     if spec.constraint is not None and spec.coef != 1.0:
         raise MethodError(
             f"the term '{spec.objective}' has a constraint, which finds its factor, and coef or retain_coef "
@@ -220,13 +221,17 @@ def build_term(spec: TermSpec, method: Method) -> Term:
     )
 
 
-def require_fit(score: Scorer, select: Selector, objective: Objective | None = None) -> None:
-    """MethodError for what has no meaning together: an order used as weights, weights that nothing reads."""
+def require_read(objective: Objective, score: Scorer, select: Selector) -> None:
+    """MethodError for weights that nothing reads."""
     if isinstance(objective, Unweighted) and objective.unweighted and (str(score), str(select)) != ("uniform", "raw"):
         raise MethodError(
             f"objective '{objective}' reads prompt and padding too, and no weights, so score '{score}' with select "
             f"'{select}' would change nothing. Leave them out, or set positions=scored"
         )
+
+
+def require_fit(score: Scorer, select: Selector) -> None:
+    """MethodError for an order used as weights."""
     if isinstance(score, Mix) and score.scale != "minmax" and not select.signed:
         raise MethodError(
             f"score '{score}' gives {_SCALE_NAMES[score.scale]}, which are an order and no weights; select '{select}' "

@@ -20,7 +20,7 @@ BATCH = h.batch_of(RECORDS)
 
 def _by_token(found: dict[str, Tensor]) -> Tensor:
     """(B, T) the largest gradient entry at each position of BATCH; padding belongs to no record and is left at 0."""
-    out = torch.zeros(BATCH.targets.shape)
+    out = torch.zeros(BATCH.targets.shape, dtype=torch.float64)  # a saturated loss leaves less than float32 can say
     for row, item in enumerate(RECORDS):
         out[row, : len(item)] = found[item.id].abs().amax(-1)
     return out

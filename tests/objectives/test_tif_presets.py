@@ -52,10 +52,10 @@ def test_the_others_differ_from_tif_as_they_say() -> None:
 @pytest.mark.parametrize("name", [name for name in presets.PRESETS if name.startswith("tif")])
 def test_every_published_beta_is_a_spec_that_builds(name: str) -> None:
     betas = []
-    for spec, occasion in presets.PRESETS[name].alternatives:
-        assert occasion
-        betas.append(build_terms(Method(preset=spec))[0].objective.beta)  # type: ignore[attr-defined]
-    assert betas == [0.32, 0.23, 0.3, 0.27, 0.19, 0.2]
+    for found in presets.PRESETS[name].published:
+        assert found.source
+        betas.append(build_terms(Method(preset=found.spec(name)))[0].objective.beta)  # type: ignore[attr-defined]
+    assert betas == [0.32, 0.32, 0.23, 0.3, 0.27, 0.19, 0.2]
 
 
 def test_settings_reach_their_terms_and_wrong_ones_are_named() -> None:
@@ -114,7 +114,7 @@ def test_words_that_are_not_called_general_are_unwanted(
     )
     records = [Record("a", "Where?", ANSWER, spans=spans), Record("b", "Who?", "Basil.")]
     names = static_names(records)
-    assert names == ("not-general",)
+    assert names == ("not-general", "not-general@tif-mlm")
     items = [encoder.encode(record, static_names=names) for record in records]
     batch = collate(items, pad_id=0, draws=[0, 0])
     term = build_terms(Method(preset="tif-mlm"))[0]

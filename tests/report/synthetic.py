@@ -122,6 +122,7 @@ def study(root: Path, arms: int, seeds: int, records: int = 40, epochs: int = 8)
     for arm in range(arms):
         for seed in range(seeds):
             unlearning(root / f"arm-{arm}-seed-{seed}", f"arm-{arm}", forget, retain, epochs, seed, 1e-5 * (1 + arm))
+    folder.update(runs=[f"arm-{arm}-seed-{seed}" for arm in range(arms) for seed in range(seeds)])
     return folder
 
 
