@@ -23,7 +23,7 @@ from torch import Tensor
 
 from expunge.core import Batch, Needs, Side
 from expunge.data.collate import collate
-from expunge.data.encode import Encoded
+from expunge.data.encode import MARKS, Encoded
 from expunge.fused import Head, ReferenceRows
 from expunge.lm import LM, Scored
 from expunge.objectives.retain import KLToReference
@@ -34,7 +34,6 @@ RECORDS = 32
 _ROWS = 16
 _KL = KLToReference("forward")
 _NEEDS = Needs(vocab=frozenset({_KL}))
-_SPANS = ("gold", "given", "not-general")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Watch:
         """The numbers of one line. The module's mode is left as it was."""
         sums: dict[str, float] = {}
         tokens: dict[str, int] = {}
-        spans = next((name for name in _SPANS if any(name in w.batch.static for w in self._forget())), None)
+        spans = next((name for name in MARKS if any(name in w.batch.static for w in self._forget())), None)
         training = module.training
         module.eval()
         with torch.no_grad():

@@ -71,6 +71,10 @@ class Evaluation(Section):
     grad_norm: bool = Field(
         False, description="measure gradients of forget and holdout answers, for one more membership attack; slow"
     )
+    kl: bool = Field(
+        False,
+        description="measure how far predictions are from the oracle's and the target's; a second model in memory",
+    )
     variants: Names = Field(
         ("answer", "paraphrase", "perturbed"), description="which answers are scored, as far as records have them"
     )

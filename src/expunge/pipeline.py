@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from expunge.data.probes import reworded
 from expunge.data.records import Record
 from expunge.epochs import Epochs
 from expunge.errors import DataError, ModelError
-from expunge.evals import harness, hosted, muse, tofu, verdict
+from expunge.evals import beside, harness, hosted, muse, tofu, verdict
+from expunge.evals.beside import Other
 from expunge.evals.hosted import Hosted, Reach
 from expunge.evals.known import unknown_records
+from expunge.evals.measure import HOLDOUT
 from expunge.evals.numbers import Bootstrap
 from expunge.evals.verdict import Verdict
 from expunge.lm import LM, Scored
@@ -225,24 +228,63 @@ def judge(
 ) -> None:
     """Writes tables and metrics of a model to eval/LABEL of the run; tables that are there already are kept."""
     with show.stage(f"Judge {label} ({folder.path.name})" if label == UNLEARNED else f"Judge {label}") as bar:
-        lm = model if isinstance(model, LM) else lms.load(
-            recipe.model.model_copy(update={"model_name_or_path": str(model), "fresh": None}),
-            device=lms.device_of(recipe.device),
-        )  # fmt: skip
+        lm = model if isinstance(model, LM) else _loaded(recipe, model)
         encoder = (shared or Shared()).encoder(lm.tokenizer, recipe.data)
+        fitting = sets if recipe.evaluation.suite == "muse" else _fitting(sets, encoder)
+        target = None if label in (ORACLE, TARGET) else verdict.tables_of(folder, TARGET)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar(done, total, what)
+
+        unknown = _beside(recipe, folder, label, lm, encoder, fitting, {ORACLE: oracle, TARGET: target}, tell)
         tofu.evaluate(
             lm,
             encoder,
-            sets if recipe.evaluation.suite == "muse" else _fitting(sets, encoder),
+            fitting,
             folder,
             label,
             reference=oracle,
-            target=None if label in (ORACLE, TARGET) else verdict.tables_of(folder, TARGET),
+            target=target,
             settings=settings_of(recipe),
-            progress=lambda what, done, total: bar(done, total, what),
+            unknown=unknown,
+            progress=tell,
         )
         if recipe.evaluation.harness is not None and ranks.here().main:
             harness.evaluate(lm, recipe.evaluation.harness, folder, label, settings_of(recipe).bootstrap)
+
+
+def _beside(
+    recipe: Recipe,
+    folder: RunFolder,
+    label: str,
+    lm: LM,
+    encoder: Encoder,
+    sets: Sets,
+    tables: Mapping[str, Path | None],
+    progress: tofu.OnProgress,
+) -> dict[str, str]:
+    """Writes how far the model is from oracle and target, if asked for; why a number of it cannot be had."""
+    compared = {UNLEARNED: (ORACLE, TARGET), MODEL: (ORACLE, TARGET), TARGET: (ORACLE,)}.get(label, ())
+    names = compared if recipe.evaluation.kl else ()
+    scored = {name: records for name, records in sets.items() if name not in (*settings_of(recipe).tasks, HOLDOUT)}
+    others = [_other(recipe, folder, name, tables[name]) for name in names]
+    budget = recipe.evaluation.token_budget
+    return beside.make_tables(lm, encoder, scored, folder, label, others, token_budget=budget, progress=progress)
+
+
+def _other(recipe: Recipe, folder: RunFolder, name: str, tables: Path | None) -> Other:
+    """The oracle or the target, by where its tables are: in a run that made it, or in this one, beside its name."""
+    named = {ORACLE: recipe.evaluation.oracle, TARGET: recipe.model.model_name_or_path}[name]
+    if tables is None or not tables.is_dir():
+        return Other(name, None, f"no weights of the {name} to compare with")
+    run = tables.parents[1]
+    where = _model_in(named) if named is not None and run.resolve() == folder.path.resolve() else str(run / "model")
+    return Other(name, partial(_loaded, recipe, where))
+
+
+def _loaded(recipe: Recipe, name: str | Path) -> LM:
+    settings = recipe.model.model_copy(update={"model_name_or_path": str(name), "fresh": None})
+    return lms.load(settings, device=lms.device_of(recipe.device))
 
 
 def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: Progress | None = None) -> RunFolder:

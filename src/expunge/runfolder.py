@@ -7,7 +7,8 @@
     spans.jsonl     the annotation that was used
     gate.yaml       what the model must show, as it was when the run began;  verdict.json  whether it does
     tokens.parquet  tokens of some records with their weights, epoch by epoch (TOKENS)
-    eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, items.parquet (ITEMS), metrics.json, absent.json;
+    eval/LABEL/     scores/NAME.parquet, generations/NAME.parquet, kl/OTHER/NAME.parquet, items.parquet (ITEMS),
+                    metrics.json, absent.json;
                     LABEL is target, oracle, unlearned, or model for one that was only evaluated
     attacks/NAME/   what an attack saw, record by record, and what it was;  attacks.json  what all attacks together say
     measured/       tables and sheet.json of a measurement, such as selectivity (kind measure)

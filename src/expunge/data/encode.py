@@ -28,6 +28,8 @@ _IGNORE = -100
 
 _LABELS = {"given": "unwanted", "not-general": "general"}
 """The label of the spans that a static score is made of. 'not-general' is 1 less their weight, on tokens with text."""
+MARKS = ("gold", "given", "not-general")
+"""The static scores that say which words are unwanted, the surest first."""
 
 
 @dataclass(frozen=True, eq=False)

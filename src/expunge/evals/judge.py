@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from expunge.errors import RunFolderError
-from expunge.evals import composite, measure, membership, metrics, peer, stats
+from expunge.evals import composite, divergence, measure, membership, metrics, peer, stats
 from expunge.evals.measure import ASKED, FORGET, HOLDOUT, TOFU_UTILITY, Convention, Measured, Reference, per_item
 from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap, Number, defined, mean
@@ -77,7 +77,14 @@ def judge_folder(
     oracle = None if reference is None else read_reference(reference, how)
     before = None if target is None else measure.read_sets(target)
     sets, texts = measure.read_sets(folder), measure.read_texts(folder)
-    return judge(sets, oracle, how, bootstrap or Bootstrap(), texts, before)
+    found = judge(sets, oracle, how, bootstrap or Bootstrap(), texts, before)
+    beside = divergence.judge(folder, bootstrap or Bootstrap())
+    numbers = {**found.numbers, **beside.numbers}
+    return Judgement(
+        {name: numbers[name] for name in sorted(numbers)},
+        {**found.absent, **beside.absent},
+        {**found.items, **beside.items},
+    )
 
 
 def read_reference(path: Path, how: Convention) -> Reference:

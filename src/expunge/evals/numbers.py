@@ -64,12 +64,18 @@ class Bootstrap:
         )
 
 
-def mean(item: PerItem, higher: str, bootstrap: Bootstrap) -> Number:
-    """The mean over the items for which the metric is defined."""
+def mean(
+    item: PerItem,
+    higher: str,
+    bootstrap: Bootstrap,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    reference: str | None = None,
+) -> Number:
+    """The mean over the items for which the metric is defined; `bounds` are those of its values, if it has any."""
     values = item.averaged[item.defined]
     sample = Sample.of([s for s, kept in zip(item.subjects, item.defined, strict=True) if kept])
-    interval = bootstrap(stats.weighted_mean(values), [sample]) if len(values) else UNKNOWN
-    return Number(interval, higher, skipped=int((~item.defined).sum()))
+    interval = bootstrap(stats.weighted_mean(values), [sample], bounds) if len(values) else UNKNOWN
+    return Number(interval, higher, reference, skipped=int((~item.defined).sum()))
 
 
 def defined(item: PerItem) -> PerItem:

@@ -98,19 +98,20 @@ def evaluate(
     reference: Path | None = None,
     target: Path | None = None,
     settings: Settings | None = None,
+    unknown: Mapping[str, str] | None = None,
     progress: OnProgress | None = None,
 ) -> Judgement:
     """The judgement of a model on the sets; its tables, items, metrics and what is absent are in eval/LABEL of the run.
 
     A table whose key (model, token ids, settings) is already there is not made again, so that a second evaluation
     computes nothing and an interrupted one goes on with the set it had not finished. `reference` and
-    `target` as in `judge_folder`.
+    `target` as in `judge_folder`, `unknown` as in `write_judgement`.
     """
     how = settings or Settings()
     if not sets.get(FORGET):
         raise DataError(f"the evaluation needs a forget set; it was given {', '.join(sets) or 'no set'}")
     make_tables(lm, encoder, sets, run, label, how, progress)
-    return write_judgement(run, label, reference, target, how)
+    return write_judgement(run, label, reference, target, how, unknown)
 
 
 def write_judgement(

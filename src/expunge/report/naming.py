@@ -70,6 +70,16 @@ _ENDINGS = {
     "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
     "accuracy": ("accuracy", "share of multiple-choice questions answered right"),
 }
+_OPEN = {
+    "KL_oracle": ("KL to the oracle", "mean KL(oracle || model) of the answer's tokens, in nats", 0.0),
+    "KL_oracle_informative": ("KL to the oracle, marked words", "over tokens in marked spans", 0.0),
+    "KL_oracle_structural": ("KL to the oracle, other words", "over tokens outside of marked spans", 0.0),
+    "KL_target": ("KL to the start", "mean KL(target || model) of the answer's tokens, in nats", 0.0),
+    "KL_target_informative": ("KL to the start, marked words", "over tokens in marked spans", 0.0),
+    "KL_target_structural": ("KL to the start, other words", "over tokens outside of marked spans", 0.0),
+}
+"""Endings of metrics that may be as large as they like, and the lowest value that each can have."""
+_ENDINGS |= {ending: (title, what) for ending, (title, what, _) in _OPEN.items()}
 _RATES = {"_tpr_at_1_fpr": "1 %", "_tpr_at_5_fpr": "5 %"}
 _LEAKS = ("mia_", "privleak")
 IDEALS = {"privleak": 0.0}
@@ -116,9 +126,12 @@ def metric(name: str) -> Metric:
 def bounds(name: str) -> tuple[float, float]:
     """The lowest and highest value that a metric can have; infinite for one that is not known.
 
-    >>> bounds("forget_Q_A_Prob"), bounds("privleak"), bounds("seconds")
-    ((0.0, 1.0), (-100.0, inf), (-inf, inf))
+    >>> bounds("forget_Q_A_Prob"), bounds("privleak"), bounds("retain_KL_oracle"), bounds("seconds")
+    ((0.0, 1.0), (-100.0, inf), (0.0, inf), (-inf, inf))
     """
+    lowest = next((low for ending, (_, _, low) in _OPEN.items() if name.endswith(f"_{ending}")), None)
+    if lowest is not None:
+        return lowest, math.inf
     share = name in _SINGLE or name.startswith("mia_") or any(name.endswith(f"_{ending}") for ending in _ENDINGS)
     return _BOUNDS.get(name, (0.0, 1.0) if share else (-math.inf, math.inf))
 
