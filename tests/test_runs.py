@@ -346,6 +346,17 @@ def test_only_whole_sides_can_be_left_out(material: Path, tmp_path: Path) -> Non
         runs.finetune(made(material, tmp_path), without={"forgot"})
 
 
+def test_a_score_that_looks_at_retain_records_gets_them(material: Path, tmp_path: Path) -> None:
+    asked = made(material, tmp_path / "none", preset="influence")
+    lm = lms.load(asked.model)
+    records = [Record(id="a", prompt="Where?", answer="In Oslo, by the sea.", split="forget")]
+    (weights,) = runs.score_tokens(asked, lm, records)["weight"].to_pylist()
+    assert 0 < sum(weights) < len(weights)
+    alone = asked.model_copy(update={"data": asked.data.model_copy(update={"retain": None})})
+    with pytest.raises(MethodError, match="compares with retain records"):
+        runs.score_tokens(alone, lm, records)
+
+
 def test_tokens_are_scored_without_touching_the_model(material: Path, tmp_path: Path) -> None:
     asked = made(material, tmp_path / "none", preset="npo")
     lm = lms.load(asked.model)

@@ -18,6 +18,7 @@ from expunge import collective, gate, ranks, registry, runfolder
 from expunge import lm as lms
 from expunge.alternatives import Alternatives, alternatives_of
 from expunge.combine import combine_of
+from expunge.context import prepared_in
 from expunge.core import Side
 from expunge.data import preflight
 from expunge.data.encode import Encoded, Encoder
@@ -34,7 +35,7 @@ from expunge.refcache import Reference, must_live, outweigh, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.scoretables import ScoreTables
 from expunge.shared import Shared
-from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of
+from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of, retain_of
 from expunge.terms import Term, build_term, build_terms, needs_of, negation_of, worded
 from expunge.trace import Scoring, TokenView
 from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
@@ -273,8 +274,12 @@ def score_tokens(recipe: Recipe, lm: LM, records: Sequence[Record], cache: Path 
     """
     terms = build_terms(recipe.method)
     term = next(t for t in terms if t.on == "forget")
-    encoded = [e for e in encode_all(Encoder.from_recipe(lm.tokenizer, recipe.data), records) if e.scored]
-    data = Prepared({"forget": records}, {"forget": encoded})
+    encoder = Encoder.from_recipe(lm.tokenizer, recipe.data)
+    looked_at: dict[Side, Sequence[Record]] = {"forget": records}
+    if any(scorer.preparation.retain for scorer in prepared_in(term.score)):
+        looked_at["retain"] = retain_of(recipe)
+    encoded = {side: [e for e in encode_all(encoder, own) if e.scored] for side, own in looked_at.items()}
+    data = Prepared(looked_at, encoded)
     filled = tables_of(recipe, lm, (term,), data, cache).fill("forget")
     scoring = Scoring(lm, term, recipe.seed, reference_of(recipe, lm, (term,), {"forget": filled}))
     try:
