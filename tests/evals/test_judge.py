@@ -88,7 +88,7 @@ def test_every_number_has_n_error_and_interval() -> None:
     oracle = measure.reference_of("oracle", sets(3.0, seed=1), CONVENTIONS["expunge"])
     found = judge.judge(sets(), oracle, CONVENTIONS["expunge"], QUICK)
     rates = {f"{attack}_{rate}" for attack in RATED for rate in membership.RATES}
-    assert set(found.absent) == {"mia_gradnorm", *rates, *composite.NAMES}
+    assert set(found.absent) == {"mia_gradnorm", "general_perplexity", *rates, *composite.NAMES}
     for name, entry in found.entries().items():
         assert entry["n"] > 0, name
         assert entry["ci_low"] <= entry["agg_value"] <= entry["ci_high"], name
@@ -107,7 +107,7 @@ def test_without_holdout_and_oracle_their_numbers_are_absent_with_the_reason() -
     assert set(found.absent) == {
         "mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_reference", "privleak",
         "mia_gradnorm", "set_drift", "forget_quality", "forget_quality_ks", "forget_excess_Prob",
-        "forget_excess_extraction", *composite.NAMES,
+        "forget_excess_extraction", "general_perplexity", *composite.NAMES,
     }  # fmt: skip
     assert not set(found.absent) & set(found.numbers)
     assert "no holdout set" in found.absent["privleak"]
@@ -283,3 +283,19 @@ def test_the_aggregate_is_the_plain_mean() -> None:
     found = judge.judge(own, None, CONVENTIONS["expunge"], QUICK)
     losses = metrics.average_loss(own["forget"].answers).values
     assert found.numbers["forget_Q_A_Prob"].interval.value == pytest.approx(float(np.exp(-losses).mean()))
+
+
+def test_fluency_has_intervals_or_a_reason() -> None:
+    said = tiny.generations([(f"general-{i}", "truth", "a b c d a b c d" if i % 2 else "a b c d e") for i in range(20)])
+    measured = Measured.of(score_table("general", 20, 1.0), said)
+    found = judge.judge({"general": measured}, None, CONVENTIONS["expunge"], QUICK)
+    repeats, perplexity = found.numbers["general_repetition"], found.numbers["general_perplexity"]
+    assert (repeats.interval.value, repeats.higher) == (pytest.approx(0.1), "worse")
+    assert 0.04 < repeats.interval.low < 0.1 < repeats.interval.high < 0.16
+    assert perplexity.interval.value == pytest.approx(math.exp(float(measured.loss.values.mean())))  # all equally long
+    assert perplexity.interval.low < perplexity.interval.value < perplexity.interval.high
+    assert perplexity.higher == "worse"
+    short = Measured.of(score_table("retain", 4, 1.0), tiny.generations([("retain-0", "truth", "no")]))
+    other = judge.judge({"retain": short}, None, CONVENTIONS["expunge"], QUICK)
+    assert "five words" in other.absent["retain_repetition"]
+    assert "general set" in other.absent["general_perplexity"]

@@ -258,3 +258,17 @@ def test_a_set_may_mix_questions_with_bare_texts() -> None:
     np.testing.assert_array_equal(spread.averaged, [0.5, np.nan])
     assert spread.aggregate == 0.5
     assert m.over(everything, everything) is everything
+
+
+def test_repetition_is_the_share_of_runs_written_before() -> None:
+    table = tiny.generations([("a", "", "x y z w x y z w x"), ("b", "", "one two three four five"), ("c", "", "no no")])
+    found = m.repetition(table)  # runs xyzw yzwx zwxy wxyz xyzw yzwx: two of six
+    assert found.values == pytest.approx([1 / 3, 0.0, math.nan], nan_ok=True)
+    assert found.aggregate == pytest.approx(1 / 6)
+
+
+def test_perplexity_weighs_tokens_not_items() -> None:
+    statistic = m.perplexity(tiny.answers([[HALF, HALF, HALF], [math.log(1 / 32)], []]))
+    assert statistic(np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])) == pytest.approx(
+        [4.0, 32.0, math.nan], nan_ok=True
+    )

@@ -6,6 +6,7 @@ that all is well: that is what a verdict is for.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from expunge.data.records import Record
 from expunge.data.words import cut
 from expunge.errors import ExpungeError, RunFolderError
+from expunge.evals.metrics import repeated
 from expunge.evals.verdict import tables_of
 from expunge.runfolder import RunFolder
 from expunge.sides import records_of
@@ -26,7 +28,6 @@ HALF = 0.5
 EXCESS = 0.1
 """So much more of the forget answers than of answers never seen is knowledge; so much less is a hole."""
 _REPEATED = 0.5
-_GRAM = 4
 _CONSISTENT = 0.75
 _RARE = 0.25
 
@@ -69,8 +70,8 @@ def collapse(
     lost = next((n for n in KEPT if n in own and n in target), None)
     if lost is not None and own[lost]["ci_high"] < HALF * target[lost]["ci_low"]:
         seen.append(f"{lost} is {own[lost]['agg_value']:.3g}, the target's {target[lost]['agg_value']:.3g}")
-    if len(texts) >= 5 and repetition(texts) > _REPEATED:
-        seen.append(f"{repetition(texts):.0%} of what it writes about kept records repeats what it just wrote")
+    if len(texts) >= 5 and _repetition(texts) > _REPEATED:
+        seen.append(f"{_repetition(texts):.0%} of what it writes about kept records repeats what it just wrote")
     if any(line.get("loss") is None and "loss" in line for line in log):
         seen.append("the loss was not a number in training")
     if seen:
@@ -151,18 +152,9 @@ def consistency(records: Sequence[Record]) -> tuple[float, list[str]]:
     return float((counts * alike).sum() / counts.sum()), [w for w in worst if 0 < np.mean(kept[w]) < 1]
 
 
-def repetition(texts: Sequence[str]) -> float:
-    """The mean share of each text's runs of four words that it has written before; texts of fewer words are left out.
-
-    >>> repetition(["a b c d a b c d a b c d"]) > 0.5, repetition(["a b c d e f g h"])
-    (True, 0.0)
-    """
-    shares = []
-    for text in texts:
-        words = text.split()
-        grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
-        if len(grams) >= 2:
-            shares.append(1 - len(set(grams)) / len(grams))
+def _repetition(texts: Sequence[str]) -> float:
+    """The mean over the texts that are long enough; 0 without one."""
+    shares = [share for share in map(repeated, texts) if not math.isnan(share)]
     return float(np.mean(shares)) if shares else 0.0
 
 

@@ -30,6 +30,8 @@ _WORSE = (
     "extraction_strength",
     "forget_quality_ks",
 )
+_REPEATS = "_repetition"
+GENERAL = "general"
 _NORMAL_95 = 1.959963984540054
 
 
@@ -107,8 +109,10 @@ def judge(
     """Every number that these tables and this reference give. `texts` are answers of sets that were only asked."""
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
     items |= dict(_told(name, table, how) for name, table in (texts or {}).items())
-    numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
     absent: dict[str, str] = {}
+    _repetition(sets, texts or {}, items, absent)
+    numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
+    _perplexity(sets, numbers, absent, bootstrap)
     _utility(sets, items, numbers, absent, bootstrap)
     _forget_quality(items, reference, numbers, absent, bootstrap)
     _excess(sets, items, numbers, absent, bootstrap)
@@ -130,6 +134,31 @@ def _told(name: str, table: pa.Table, how: Convention) -> tuple[str, PerItem]:
     if name in ASKED:
         return f"{name}_ROUGE", metrics.rouge_f1(table)
     return f"{measure.prefix(name)}_Q_A_ROUGE", metrics.rouge(table, how.strip_prompt)["rougeL_recall"]
+
+
+def _repetition(
+    sets: Mapping[str, Measured], texts: Mapping[str, pa.Table], items: dict[str, PerItem], absent: dict[str, str]
+) -> None:
+    """How much of what it wrote repeats itself, for each set that was asked."""
+    asked = {name: measured.generations for name, measured in sets.items() if measured.generations is not None}
+    for name, table in {**asked, **texts}.items():
+        metric, found = measure.prefix(name) + _REPEATS, metrics.repetition(table)
+        if found.defined.any():
+            items[metric] = found
+        else:
+            absent[metric] = "no answer of five words or more"
+
+
+def _perplexity(
+    sets: Mapping[str, Measured], numbers: dict[str, Number], absent: dict[str, str], bootstrap: Bootstrap
+) -> None:
+    """Perplexity of general text, where there is a set of it."""
+    if GENERAL not in sets:
+        absent["general_perplexity"] = "no general set (data.general, with suite own)"
+        return
+    answers = sets[GENERAL].answers
+    interval = bootstrap(metrics.perplexity(answers), [Sample.of(answers.subjects)], None)
+    numbers["general_perplexity"] = Number(interval, "worse", facts={"tokens": int(answers.lengths.sum())})
 
 
 def _side(sets: Mapping[str, Measured], how: Convention) -> composite.Side:
@@ -177,7 +206,7 @@ def _items(name: str, measured: Measured, how: Convention) -> dict[str, PerItem]
 def _higher(name: str) -> str:
     if name.endswith("_PERT_Prob"):
         return "neither"
-    return "worse" if name.startswith(_WORSE) else "better"
+    return "worse" if name.startswith(_WORSE) or name.endswith(_REPEATS) else "better"
 
 
 def _utility(

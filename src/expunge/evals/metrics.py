@@ -20,12 +20,13 @@ import pyarrow as pa
 from scipy import special, stats
 
 from expunge.errors import DataError, unknown
-from expunge.evals.stats import ks_distance, weighted_auc
+from expunge.evals.stats import Statistic, ks_distance, weighted_auc
 from expunge.evals.table import GENERATIONS, Answers, check
 
 FloatArray = npt.NDArray[np.float64]
 PEER_EPSILON = 1e-10
 """What OpenUnlearning adds to denominators. Harmless beside 1, not beside a probability of 1e-5."""
+_RUN = 4
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,36 @@ def rouge_f1(table: pa.Table) -> PerItem:
     values = np.array([scorer.score(truth, text)["rougeL"].fmeasure for truth, text in pairs], dtype=np.float64)
     ids, subjects = (tuple(table.column(name).to_pylist()) for name in ("id", "subject"))
     return PerItem(ids, subjects, values)
+
+
+def repetition(table: pa.Table) -> PerItem:
+    """`repeated` of each generation."""
+    check(table, GENERATIONS, "generation table")
+    ids, subjects = (tuple(table.column(name).to_pylist()) for name in ("id", "subject"))
+    return PerItem(ids, subjects, np.array([repeated(text) for text in table.column("generation").to_pylist()]))
+
+
+def repeated(text: str) -> float:
+    """The share of a text's runs of four words that it has written before; NaN for fewer than five words.
+
+    >>> repeated("a b c d a b c d"), repeated("a b c d e f g h"), repeated("a b c d")
+    (0.2, 0.0, nan)
+    """
+    words = text.split()
+    runs = [tuple(words[i : i + _RUN]) for i in range(len(words) - _RUN + 1)]
+    return (len(runs) - len(set(runs))) / len(runs) if len(runs) >= 2 else math.nan
+
+
+def perplexity(answers: Answers) -> Statistic:
+    """The statistic exp(summed negative log-likelihood / tokens) of the items, the end tokens counted."""
+    sums = np.array([-answers.logp[a:b].sum() for a, b in itertools.pairwise(answers.offsets.tolist())])
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        tokens = weights @ answers.lengths
+        losses = np.divide(weights @ sums, tokens, out=np.full(len(tokens), np.nan), where=tokens > 0)
+        return np.asarray(np.exp(losses))
+
+    return statistic
 
 
 def over(item: PerItem, all_items: PerItem) -> PerItem:

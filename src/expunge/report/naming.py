@@ -68,6 +68,7 @@ _ENDINGS = {
     "Truth_Ratio": ("truth ratio", "how clearly the right answer beats wrong ones"),
     "Q_A_PARA_Prob": ("paraphrase probability", "the answer in other words"),
     "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
+    "repetition": ("repetition", "share of each generated answer's runs of four words that it wrote before"),
     "accuracy": ("accuracy", "share of multiple-choice questions answered right"),
 }
 _OPEN = {
@@ -76,6 +77,7 @@ _OPEN = {
     "KL_oracle_structural": ("KL to the oracle, other words", "over tokens outside of marked spans", 0.0),
     "KL_target": ("KL to the start", "mean KL(target || model) of the answer's tokens, in nats", 0.0),
     "KL_target_informative": ("KL to the start, marked words", "over tokens in marked spans", 0.0),
+    "perplexity": ("perplexity", "exp of the mean loss a token", 1.0),
     "KL_target_structural": ("KL to the start, other words", "over tokens outside of marked spans", 0.0),
 }
 """Endings of metrics that may be as large as they like, and the lowest value that each can have."""
