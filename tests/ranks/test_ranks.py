@@ -20,6 +20,7 @@ from tests.fixtures.models import tiny
 from tests.ranks import runs
 
 ROOT = Path(__file__).parents[2]
+EXPUNGE = str(Path(sys.executable).with_name("expunge"))
 FEW = ("npo", "atwu", "etw", "rmu", "undial", "altpo", "palu", "pdu", "npo, project", "etw, grad-matched")
 """One of each way in which a loss is normalised, compared with a reference, or put together."""
 
@@ -85,11 +86,11 @@ evaluation: {{suite: own, limit: 7, resamples: 50, max_new_tokens: 5}}
 
 
 def test_a_run_of_two_processes_leaves_the_folder_of_one(tmp_path: Path) -> None:
-    torchrun(1, "--no-python", "expunge", "synth", "--people", "20", "--facts", "4", "--out", str(tmp_path / "data"))
+    torchrun(1, "--no-python", EXPUNGE, "synth", "--people", "20", "--facts", "4", "--out", str(tmp_path / "data"))
     for count, batch in ((2, 4), (1, 8)):
         recipe = tmp_path / f"{count}.yaml"
         recipe.write_text(MATERIAL.format(out=tmp_path / str(count), data=tmp_path / "data", batch=batch, count=count))
-        torchrun(count, "--no-python", "expunge", "run", str(recipe))
+        torchrun(count, "--no-python", EXPUNGE, "run", str(recipe))
     one, two = (runfolder.open(tmp_path / name) for name in ("1", "2"))
     assert one.labels == two.labels == ["unlearned"]
     assert runfolder.verify(two.path) == []

@@ -44,7 +44,10 @@ def _whitespace(text: str) -> Iterator[Range]:
 
 
 def _characters(text: str) -> Iterator[Range]:
-    return (match.span() for match in regex.finditer(r"\X", text) if not match[0].isspace())
+    for match in regex.finditer(r"\X", text):
+        seen = match[0].lstrip()  # a mark without a letter sits on the white space before it
+        if seen:
+            yield match.end() - len(seen), match.end()
 
 
 def _code(text: str) -> Iterator[Range]:
