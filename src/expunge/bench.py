@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -255,21 +255,7 @@ def _values(of: Callable[[Forward], Tensor], forward: Forward, passage: Passage)
 
 def _of_row(stats: TokenStats, row: int, length: int) -> TokenStats:
     """(1, length) the statistics of one row of a batch, on the CPU."""
-
-    def cut(values: Tensor) -> Tensor:
-        return values[row : row + 1, :length].cpu()
-
-    return replace(
-        stats,
-        logp=cut(stats.logp),
-        label_logit=cut(stats.label_logit),
-        lse=cut(stats.lse),
-        top1=cut(stats.top1),
-        entropy={name: cut(values) for name, values in stats.entropy.items()},
-        second_moment=None if stats.second_moment is None else cut(stats.second_moment),
-        hidden={name: cut(values) for name, values in stats.hidden.items()},
-        vocab={name: cut(values) for name, values in stats.vocab.items()},
-    )
+    return stats.mapped(lambda values: values[row : row + 1, :length].cpu())
 
 
 def _path(passage: Passage) -> Path:

@@ -7,7 +7,7 @@ by counts over the whole global batch, and because parts of a gradient may be ke
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from functools import cache
@@ -82,8 +82,10 @@ def wait() -> None:
         dist.barrier()
 
 
-def require_alike(numbers: Sequence[float], what: str) -> None:
-    """TrainingError unless all processes have the same numbers, to the bit."""
+def require_alike(numbers: Iterable[float], what: str) -> None:
+    """TrainingError unless all processes have the same numbers, to the bit. One alone does not look at them."""
+    if not _joined():
+        return
     found = gathered(tuple(numbers))
     if any(other != found[0] for other in found):
         raise TrainingError(f"the processes have come apart: {what} differs among them. Run again from a checkpoint")

@@ -163,6 +163,19 @@ class TokenStats:
     hidden: Mapping[tuple[int | float, At], Tensor] = field(default_factory=dict)
     vocab: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> TokenStats:
+        """Every tensor changed alike, such as cut to some rows."""
+        return TokenStats(
+            logp=change(self.logp),
+            label_logit=change(self.label_logit),
+            lse=change(self.lse),
+            top1=change(self.top1),
+            entropy={temperature: change(values) for temperature, values in self.entropy.items()},
+            second_moment=None if self.second_moment is None else change(self.second_moment),
+            hidden={place: change(values) for place, values in self.hidden.items()},
+            vocab={key: change(values) for key, values in self.vocab.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Forward:

@@ -101,7 +101,7 @@ def unlearn(
         Fit(
             lm, terms, sides, recipe.train, run, recipe.seed,
             reference=reference, tables=tables, alternatives=others, combine=combine, updates=updates,
-            learned=learned,            on_step=on_step, on_epoch=each_epoch,
+            learned=learned, on_step=on_step, on_epoch=each_epoch,
         )()  # fmt: skip
         if on_end is not None:
             on_end(lm, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -162,21 +162,9 @@ def _split(stats: TokenStats, batches: Sequence[Batch]) -> list[TokenStats]:
     for batch in batches:
         rows, width = slice(start, start + len(batch)), batch.input_ids.shape[1]
         start += len(batch)
-        out.append(_cut(stats, rows, width))
+        out.append(stats.mapped(partial(_cut, rows=rows, width=width)))
     return out
 
 
-def _cut(stats: TokenStats, rows: slice, width: int) -> TokenStats:
-    def cut(values: Tensor) -> Tensor:
-        return values[rows, :width]
-
-    return TokenStats(
-        logp=cut(stats.logp),
-        label_logit=cut(stats.label_logit),
-        lse=cut(stats.lse),
-        top1=cut(stats.top1),
-        entropy={t: cut(h) for t, h in stats.entropy.items()},
-        second_moment=None if stats.second_moment is None else cut(stats.second_moment),
-        hidden={key: cut(h) for key, h in stats.hidden.items()},
-        vocab={key: cut(v) for key, v in stats.vocab.items()},
-    )
+def _cut(values: Tensor, rows: slice, width: int) -> Tensor:
+    return values[rows, :width]

@@ -256,7 +256,7 @@ class Fit:
 
     def _save(self, done: int) -> None:
         self._require_finite(done)
-        collective.require_alike([float(p.detach().double().sum()) for p in self._trained()], "the sum of a weight")
+        collective.require_alike((float(p.detach().double().sum()) for p in self._trained()), "the sum of a weight")
         if not ranks.here().main:
             return
         root = self.run.file("checkpoints")
