@@ -139,10 +139,9 @@ def record(tab: Page, key: str) -> Locator:
 
 
 def settled(tab: Page, records: int) -> None:
-    """Waits until so many records are listed: the search waits for the end of typing."""
-    from playwright.sync_api import expect
-
-    expect(tab.locator(".rec")).to_have_count(records)
+    """Waits until what was typed has been searched for; then so many records are listed."""
+    tab.wait_for_selector("#list:not([aria-busy=true])")
+    assert tab.locator(".rec").count() == records
 
 
 def ids(tab: Page) -> list[str]:

@@ -313,9 +313,11 @@
     });
     if (data.records.some((r) => r.spans.some((own) => own.some((s) => s[2] < topWeight)))) box.append(make("span", "", "stronger colour: more weight, up to " + Math.round(1000 * topWeight) / 1000));
   }
-  const search = () => { state.find = $("find").value.trim(); update(); };
+  /* The list is busy from the first key until the search for what was typed has been drawn. */
   let waiting = 0;
-  $("find").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, records.length > 800 ? 160 : 40); });
+  const busy = (yes) => list.setAttribute("aria-busy", String(yes));
+  const search = () => { clearTimeout(waiting); state.find = $("find").value.trim(); update(); busy(false); };
+  $("find").addEventListener("input", () => { clearTimeout(waiting); busy(true); waiting = setTimeout(search, records.length > 800 ? 160 : 40); });
   for (const [id, choices, key] of [["filter", filters, "filter"], ["sort", sorts, "sort"]]) {
     for (const [value, text, test] of choices) {
       const n = id === "filter" ? records.filter(test).length : 1;
