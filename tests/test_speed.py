@@ -48,16 +48,13 @@ def test_a_step_with_a_remembered_reference_costs_little_more_than_plain_fine_tu
 
 
 def test_help_takes_half_a_second_of_cpu_at_most_and_loads_no_torch() -> None:
+    """In one of ten starts: beside other work the same instructions take longer, and only longer."""
     call = "app(['--help'], standalone_mode=False)"
     code = f"import sys; from expunge.cli import app; {call}; sys.exit('torch' in sys.modules)"
-    spent = []
-    for _ in range(3):
+    spent: list[float] = []
+    while len(spent) < 10 and min(spent, default=1.0) >= 0.5:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(spent) < 0.5
-
-
-def test_importing_the_package_loads_no_torch() -> None:
-    subprocess.run([sys.executable, "-c", "import sys, expunge; sys.exit('torch' in sys.modules)"], check=True)
