@@ -15,6 +15,7 @@ from expunge.cli import app
 from expunge.errors import Interrupted
 from expunge.explain import json_schema
 from expunge.recipe import Recipe
+from expunge.verbs import SECTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -97,6 +98,13 @@ def test_version_and_help() -> None:
     assert call("--version") == f"expunge {__version__}"
     for verb in OPTIONS:
         assert "Usage:" in call(verb, "--help")
+
+
+def test_every_verb_stands_in_a_section_of_the_help() -> None:
+    page = CliRunner().invoke(app, ["--help"]).output
+    places = [page.index(f"\n{title}:\n") for title in SECTIONS]
+    assert places == sorted(places)
+    assert set(re.findall(r"^  ([a-z]+)  ", page, re.MULTILINE)) == set(OPTIONS)
 
 
 def test_schema_is_json() -> None:

@@ -6,72 +6,31 @@ command goes on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from expunge import __version__, annotating, judging, ledgering, looking, measuring, preparing, ranks
-from expunge.errors import ExpungeError, Interrupted, MethodError, ModelError, unknown
+from expunge.errors import MethodError, ModelError, unknown
+from expunge.verbs import LOOK_UP, MAKE, MEASURE, PREPARE, USER_ERROR, Verbs
 
 if TYPE_CHECKING:
     from expunge.recipe import Recipe, Verb
 
-USER_ERROR = 2
-STOPPED = 75
-
-
-class _Verbs(TyperGroup):
-    """The group of all verbs: the one place where errors become messages and exit codes."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """The verb's result; ExpungeError and Ctrl-C end in a message and an exit code.
-
-        Of several processes of a run only the main one prints results; all print errors.
-        """
-        try:
-            if ranks.here().main:
-                return super().invoke(ctx)
-            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _complain("stopped. What was done is on disk; give the same command again to go on")
-            raise typer.Exit(STOPPED) from None
-        except ExpungeError as error:
-            if ctx.params.get("traceback"):
-                raise
-            _complain(str(error))
-            raise typer.Exit(STOPPED if isinstance(error, Interrupted) else USER_ERROR) from None
-
-
 app = typer.Typer(
     name="expunge",
-    cls=_Verbs,
+    cls=Verbs,
     help="Remove given knowledge from a language model by updating on the tokens that carry it, and prove it.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(annotating.app, name="annotations", rich_help_panel="Prepare")
-app.command(rich_help_panel="Prepare")(preparing.init)
-app.command(rich_help_panel="Prepare")(preparing.synth)
-app.command(rich_help_panel="Make and judge")(looking.report)
-app.command(rich_help_panel="Make and judge")(looking.compare)
-app.command(rich_help_panel="Make and judge")(judging.verdict)
-app.command(rich_help_panel="Make and judge")(judging.diagnose)
-app.command(rich_help_panel="Make and judge")(judging.reproduce)
-app.command(rich_help_panel="Make and judge")(judging.attack)
-app.command(rich_help_panel="Make and judge")(judging.audit)
-app.add_typer(ledgering.app, name="ledger", rich_help_panel="Make and judge")
-app.command(rich_help_panel="Measure")(measuring.selectivity)
-app.command(rich_help_panel="Measure")(measuring.snr)
-app.command(rich_help_panel="Measure")(measuring.intervene)
-app.command(rich_help_panel="Measure")(measuring.recall)
+app.command(rich_help_panel=PREPARE)(preparing.init)
+app.command(rich_help_panel=PREPARE)(preparing.synth)
 _OPEN = {"ignore_unknown_options": True}
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
@@ -107,7 +66,7 @@ def _everything(
     pass
 
 
-@app.command(rich_help_panel="Make and judge")
+@app.command(rich_help_panel=MAKE)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's runs and its report.html.")] = Path("demo-run"),
     overwrite: Overwrite = False,
@@ -118,7 +77,7 @@ def demo(
     _judged(demos.run(out, overwrite=overwrite).path)
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+@app.command(context_settings=_OPEN, rich_help_panel=MAKE)
 def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -153,7 +112,7 @@ def run(
         typer.echo(f"Pushed: {hub.push(folder, push_to_hub)}")
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+@app.command(context_settings=_OPEN, rich_help_panel=MAKE)
 def sweep(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -177,7 +136,7 @@ def sweep(
     _done(folder.path)
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+@app.command(context_settings=_OPEN, rich_help_panel=MAKE)
 def finetune(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -194,7 +153,7 @@ def finetune(
     _done(runs.finetune(resolved, without=set(without or ())).path)
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+@app.command(context_settings=_OPEN, rich_help_panel=MAKE)
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or a run folder.", show_default=False)],
     overrides: Overrides = None,
@@ -214,7 +173,7 @@ def evaluate(
     _judged(pipeline.evaluate(model, resolved, out).path)
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Make and judge")
+@app.command(context_settings=_OPEN, rich_help_panel=MAKE)
 def score(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -241,7 +200,7 @@ def score(
         typer.echo(f"{table.num_rows} records: {out}")
 
 
-@app.command("list", rich_help_panel="Look up")
+@app.command("list", rich_help_panel=LOOK_UP)
 def list_(
     kind: Annotated[
         str | None, typer.Argument(help="preset, scorer, selector, objective, identifier or attack.")
@@ -269,7 +228,7 @@ def _complete_preset(incomplete: str) -> list[str]:
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
-@app.command(rich_help_panel="Look up")
+@app.command(rich_help_panel=LOOK_UP)
 def show(
     name: Annotated[
         str, typer.Argument(help="Of a preset or method.", autocompletion=_complete_preset, show_default=False)
@@ -291,7 +250,7 @@ def show(
         _print(*page)
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Look up")
+@app.command(context_settings=_OPEN, rich_help_panel=LOOK_UP)
 def explain(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="YAML file; without one, all settings.")
@@ -307,7 +266,7 @@ def explain(
     _print(*terminal.explanation(explaining.fields(), found))
 
 
-@app.command(rich_help_panel="Look up")
+@app.command(rich_help_panel=LOOK_UP)
 def schema() -> None:
     """Print the recipe's JSON schema, with which editors check and complete recipes."""
     import json
@@ -317,7 +276,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-@app.command(rich_help_panel="Look up")
+@app.command(rich_help_panel=LOOK_UP)
 def env() -> None:
     """Print versions, devices and what of the environment matters."""
     from expunge import environment, terminal
@@ -325,7 +284,7 @@ def env() -> None:
     _print(terminal.pairs(environment.facts()))
 
 
-@app.command(rich_help_panel="Prepare")
+@app.command(rich_help_panel=PREPARE)
 def annotate(
     records: Annotated[str, typer.Argument(help="File with the records.", show_default=False)],
     identifier: Annotated[str, typer.Option("--with", help="Identifier, such as phrases:file=F.", show_default=False)],
@@ -357,7 +316,7 @@ def annotate(
     _print(terminal.annotated(made))
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+@app.command(context_settings=_OPEN, rich_help_panel=PREPARE)
 def alternatives(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -376,13 +335,13 @@ def alternatives(
     typer.echo(f"{sum(len(record.alternatives) for record in made)} answers to {len(made)} records: {out}")
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+@app.command(context_settings=_OPEN, rich_help_panel=PREPARE)
 def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Say what a recipe loads and trains: records, tokens, steps, memory and time, before anything is loaded."""
     _print_plan(_resolve(recipe, overrides, False, "run"))
 
 
-@app.command(context_settings=_OPEN, rich_help_panel="Prepare")
+@app.command(context_settings=_OPEN, rich_help_panel=PREPARE)
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Look for what would spoil the numbers: overlaps, truncation, records without a scored token."""
     from expunge import pipeline, terminal
@@ -391,6 +350,21 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     _print(*terminal.findings(findings))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(USER_ERROR)
+
+
+app.add_typer(annotating.app, name="annotations", rich_help_panel=PREPARE)
+app.command(rich_help_panel=MAKE)(looking.report)
+app.command(rich_help_panel=MAKE)(looking.compare)
+app.command(rich_help_panel=MAKE)(judging.verdict)
+app.command(rich_help_panel=MAKE)(judging.diagnose)
+app.command(rich_help_panel=MAKE)(judging.reproduce)
+app.command(rich_help_panel=MAKE)(judging.attack)
+app.command(rich_help_panel=MAKE)(judging.audit)
+app.add_typer(ledgering.app, name="ledger", rich_help_panel=MAKE)
+app.command(rich_help_panel=MEASURE)(measuring.selectivity)
+app.command(rich_help_panel=MEASURE)(measuring.snr)
+app.command(rich_help_panel=MEASURE)(measuring.intervene)
+app.command(rich_help_panel=MEASURE)(measuring.recall)
 
 
 def _resolve(recipe: str | None, overrides: Iterable[str] | None, overwrite: bool, verb: Verb | None) -> Recipe:
@@ -469,11 +443,3 @@ def _judged(folder: Path) -> None:
     many = open_run(folder).manifest["kind"] == "study"
     _print(terminal.comparison(comparison.compare_runs([folder])) if many else text.headline([folder]))
     _done(folder)
-
-
-def _complain(message: str) -> None:
-    from rich.console import Console
-
-    from expunge import terminal
-
-    terminal.error(message, Console(stderr=True))
