@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from expunge.core import Batch, Needs, Side, TokenStats
-from expunge.errors import TrainingError
+from expunge.errors import MethodError, TrainingError
 from expunge.fused import ReferenceRows
 from expunge.lm import Scored
-from expunge.refcache import Reference, must_live, outweigh, remembered, to_keep
+from expunge.refcache import Reference, bytes_of_states, choose, must_live, remembered, to_keep
 from tests.contract import harness as h
 from tests.fixtures.models import tiny
 
@@ -180,11 +180,19 @@ def test_what_is_kept_is_what_a_sides_terms_read() -> None:
     }
 
 
-def test_states_outweigh_the_model_when_they_are_more_numbers_than_it_has() -> None:
-    """One state of a token is 16 numbers; the model has 4 bytes a parameter too."""
-    model = tiny("llama")
+def test_states_are_kept_as_long_as_they_take_no_more_than_the_weights() -> None:
+    """One state of a token is 16 numbers of 4 bytes; the scalars count for nothing."""
     tokens = sum(item.scored for item in RECORDS)
-    fits = model.num_parameters() // (16 * tokens)
-    for times in (fits, fits + 1):
-        assert outweigh({frozenset({(1, "own")}): RECORDS * times}, model) == (times > fits)
-    assert not outweigh({frozenset(): RECORDS * 1000}, model)
+    states = bytes_of_states({frozenset({(1, "own")}): RECORDS, frozenset(): RECORDS}, 16)
+    assert states == 4 * 16 * tokens
+    for weights, kept in ((states, "numbers"), (states - 1, "copied")):
+        assert choose("auto", live=False, states=states, weights=weights, adapter=False).kept == kept
+    assert choose("cache", live=False, states=states, weights=1, adapter=False).kept == "numbers"
+
+
+def test_a_reference_of_which_more_is_read_stays_a_model() -> None:
+    for adapter, kept in ((False, "copied"), (True, "adapter off")):
+        assert choose("auto", live=True, states=0, weights=None, adapter=adapter).kept == kept
+    assert choose("live", live=False, states=0, weights=1, adapter=True).kept == "copied"
+    with pytest.raises(MethodError, match=r"reference=cache keeps numbers of scored tokens.*Set reference=live"):
+        choose("cache", live=True, states=0, weights=1, adapter=False)

@@ -261,7 +261,9 @@ def test_the_reference_is_the_starting_model_or_the_one_that_is_named(material: 
     lms.save(LM(tiny("gpt2-tied-positions", seed=9, vocab_size=420, n_positions=128), bpe(), "x"), tmp_path / "other")
     own = runs.unlearn(made(material, tmp_path / "own", preset="npo", train={"max_steps": 1}))
     other = runs.unlearn(
-        made(material, tmp_path / "named", preset="npo", train={"max_steps": 1}, reference=str(tmp_path / "other"))
+        made(
+            material, tmp_path / "named", preset="npo", train={"max_steps": 1}, reference_model=str(tmp_path / "other")
+        )
     )
     first, second = (run.read_log()[0]["terms"]["forget/npo"] for run in (own, other))
     # at the start policy and reference are the same but for dropout: about 2/0.1 log 2 = 13.86

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Checkpoint:
         """Loads weights and optimiser state in place; returns the JSON state that was saved with them."""
         tensors = load_file(self.folder / "model.safetensors")
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
+            for name, parameter in _trained(module):
                 parameter.copy_(tensors[name])
         state = optimizer.state_dict()
         state["state"] = _unflatten(load_file(self.folder / "optimizer.safetensors"))
@@ -64,7 +64,7 @@ def save(
     staging = root / f".staging-{step:08d}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    weights = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
+    weights = {name: p.detach().cpu().contiguous() for name, p in _trained(module)}
     save_file(weights, staging / "model.safetensors")
     save_file(_flatten(optimizer.state_dict()["state"]), staging / "optimizer.safetensors")
     if extra:
@@ -94,6 +94,11 @@ def latest(root: Path) -> tuple[Checkpoint | None, list[str]]:
             return Checkpoint(folder, int(folder.name.removeprefix("step-"))), skipped
         skipped.append(f"{folder.name}: {fault}")
     return None, skipped
+
+
+def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that training changes: the others are those of the model it began with."""
+    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -76,7 +76,8 @@ class Epochs:
         tensors = load_file(_file(run, best["epoch"]))
         with torch.no_grad():
             for name, parameter in lm.model.named_parameters():
-                parameter.copy_(tensors[name])
+                if parameter.requires_grad:
+                    parameter.copy_(tensors[name])
         run.update(
             best={
                 "epoch": best["epoch"], "of": len(run.read_lines(EPOCHS)) - 1, "rule": str(rule),
@@ -143,7 +144,8 @@ def _keep(run: RunFolder, epoch: int, module: Scored) -> None:
     file = _file(run, epoch)
     file.parent.mkdir(exist_ok=True)
     staged = file.with_suffix(".staged")
-    save_file({name: p.detach().cpu().contiguous() for name, p in module.model.named_parameters()}, staged)
+    trained = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
+    save_file({name: p.detach().cpu().contiguous() for name, p in trained.items()}, staged)
     staged.replace(file)
     for old in sorted(file.parent.glob("best-*.safetensors"))[:-2]:
         old.unlink()

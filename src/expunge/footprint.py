@@ -12,6 +12,8 @@ from expunge.sections import FreshModel
 
 _PHI = re.compile(r"phi-1[._]5", re.IGNORECASE)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_QUANTISED = {"int8": 1.0, "nf4": 0.56}
+"""Bytes a weight, scales included, as if the embedding were quantised too."""
 _ACTIVATIONS = 17
 """Values that a Llama layer keeps for the backward pass, a token and unit of width."""
 EFFICIENCY = 0.4
@@ -33,11 +35,15 @@ class Amount:
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a model: parameters in all, width, layers (0 where not known)."""
+    """The size of a model: parameters in all, width, layers (0 where not known).
+
+    `widths`: inputs and outputs of all its linear layers but the head, added up: an adapter of rank r has r times that.
+    """
 
     parameters: Amount
     hidden: int = 0
     layers: int = 0
+    widths: int = 0
 
 
 def shape_of(model: Model) -> Shape:
@@ -49,6 +55,10 @@ def shape_of(model: Model) -> Shape:
     if model.fresh is not None:
         return _fresh_shape(model.fresh)
     name = model.model_name_or_path or ""
+    if (Path(name) / "adapter_config.json").is_file():
+        from expunge.adapters import base_of
+
+        name = base_of(Path(name))
     if (Path(name) / "config.json").is_file():
         return _local_shape(name)
     found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", name)
@@ -56,20 +66,24 @@ def shape_of(model: Model) -> Shape:
     return Shape(Amount(None if guess is None else int(guess * 1e9), exact=False))
 
 
-def memory(shape: Shape, dtype: str, train: Train, tokens: int, reference: bool) -> dict[str, int]:
+def memory(shape: Shape, model: Model, train: Train, tokens: int, reference: bool) -> dict[str, int]:
     """Bytes by purpose at the peak of a step with `tokens` tokens in a micro-batch; empty if the size is unknown.
 
-    >>> sizes = memory(Shape(Amount(1000)), "float32", Train(), tokens=0, reference=False)
+    >>> sizes = memory(Shape(Amount(1000)), Model(), Train(), tokens=0, reference=False)
     >>> sizes["weights"], sizes["AdamW"], sum(sizes.values())
     (4000, 8000, 20000)
     """
     count = shape.parameters.value
     if count is None:
         return {}
-    one = count * BYTES[dtype]
-    sizes = {"weights": one, "gradients": one, "AdamW": 2 * one, "start, for the drift": one}
+    wide = BYTES[model.dtype]
+    weights = int(count * _QUANTISED.get(model.quantization, wide))
+    trained = count * wide if train.adapter is None else 4 * train.adapter.r * shape.widths
+    sizes = {"weights": weights, "gradients": trained, "AdamW": 2 * trained, "start, for the drift": trained}
+    if train.adapter is not None:
+        sizes["adapter"] = trained
     if reference:
-        sizes["reference"] = one
+        sizes["reference"] = weights
     if shape.layers and tokens:
         values = 1 if train.gradient_checkpointing else _ACTIVATIONS
         sizes["activations"] = tokens * shape.hidden * shape.layers * values * (2 if train.bf16 else 4)
@@ -94,13 +108,16 @@ def measure_speed(bf16: bool = False, seconds: float = 0.2) -> float:
 
 def _local_shape(folder: str) -> Shape:
     import torch
+    from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     text = config.get_text_config()
-    return Shape(Amount(model.num_parameters()), int(text.hidden_size), int(text.num_hidden_layers))
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.get_output_embeddings()]
+    widths = sum(m.in_features + m.out_features for m in linear)
+    return Shape(Amount(model.num_parameters()), int(text.hidden_size), int(text.num_hidden_layers), widths)
 
 
 def _fresh_shape(fresh: FreshModel) -> Shape:
@@ -108,7 +125,8 @@ def _fresh_shape(fresh: FreshModel) -> Shape:
     width = fresh.hidden_size
     layer = 4 * width**2 + 3 * width * fresh.intermediate_size + 2 * width
     tables = fresh.vocab_size * width * (1 if fresh.tie_word_embeddings else 2)
-    return Shape(Amount(tables + fresh.num_hidden_layers * layer + width), width, fresh.num_hidden_layers)
+    widths = fresh.num_hidden_layers * (8 * width + 3 * (width + fresh.intermediate_size))
+    return Shape(Amount(tables + fresh.num_hidden_layers * layer + width), width, fresh.num_hidden_layers, widths)
 
 
 def total(*amounts: Amount) -> Amount:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from expunge.context import Prepared, together
 from expunge.data import load
 from expunge.footprint import BYTES, Amount, Shape, total
 from expunge.recipe import Recipe
-from expunge.refcache import must_live
+from expunge.refcache import Choice, choose, must_live
 from expunge.terms import Term, needs_of, prepared_on
-
-Kept = Literal["nothing", "numbers", "copied"]
-"""What is kept of the frozen reference: its numbers at the tokens that terms read, or a copy of the model."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +22,24 @@ class Work:
     seconds: float | None
 
 
-def kept(terms: Sequence[Term], tokens: Mapping[str, Amount], shape: Shape, dtype: str) -> Kept:
-    """What must be kept of the reference: a copy where more is read than its scored tokens, or states that outweigh it.
+def kept(recipe: Recipe, terms: Sequence[Term], tokens: Mapping[str, Amount], shape: Shape) -> Choice:
+    """How the reference is kept, and why so.
 
-    All tokens of a side are taken to be scored, so a copy may be announced where the states would just fit.
+    All tokens of a side are taken to be scored, so a model may be announced where the states would just fit.
     """
     needs = {term.on: needs_of(terms, term.on) for term in terms}
     if not any(one.any_reference for one in needs.values()):
-        return "nothing"
+        return Choice("nothing", "no term reads it")
     places = {on: len(one.reference_hidden) + one.reference_rows for on, one in needs.items() if on in tokens}
     states = sum(count * (tokens[on].value or 0) for on, count in places.items())
-    outweigh = shape.parameters.value is not None and 4 * states * shape.hidden > BYTES[dtype] * shape.parameters.value
-    return "copied" if must_live(needs.values()) or outweigh else "numbers"
+    count = shape.parameters.value
+    return choose(
+        recipe.reference,
+        live=must_live(needs.values()),
+        states=4 * states * shape.hidden,
+        weights=None if count is None else BYTES[recipe.model.dtype] * count,
+        adapter=recipe.train.adapter is not None and recipe.reference_model is None,
+    )
 
 
 def groundwork(
@@ -62,7 +64,7 @@ def groundwork(
             times = None if steps.value is None else max(0, steps.value - 1) // every
             name = f"scores of {side} made anew every {every} steps"
             yield work(name, _times(_read(again, own), times))
-    if kept(terms, tokens, shape, recipe.model.dtype) == "numbers":
+    if kept(recipe, terms, tokens, shape).kept == "numbers":
         reads = {term.on for term in terms if term.needs.any_reference}
         yield work(
             "numbers of the reference remembered", total(*(own for side, own in tokens.items() if side in reads))

@@ -6,17 +6,24 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_bitsandbytes_available
 from transformers.utils import logging as transformers_logging
 
-from expunge import collective, ranks
+from expunge import adapters, collective, ranks
 from expunge.attention import smoothed
 from expunge.core import At, Batch, Needs, TokenStats
 from expunge.errors import ModelError
@@ -62,6 +69,7 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
         raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
     _check_folder(name, settings)
     tokenizer = load_tokenizer(settings)
+    quantised = {} if settings.quantization == "none" else {"quantization_config": _quantization(settings)}
     with _in_our_words(name):
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
@@ -71,13 +79,25 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
             attn_implementation=settings.attn_implementation,
             use_safetensors=None if settings.allow_pickle else True,
             trust_remote_code=False,
+            **quantised,
         )
     if report["missing_keys"]:
         absent = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"cannot load '{name}': its weights are not complete, {absent} would be random")
-    lm = LM(model.to(device).eval(), tokenizer, name)
-    self_test(lm.model)
+    lm = LM((model if quantised else model.to(device)).eval(), tokenizer, name)
+    with _in_our_words(name):
+        self_test(lm.model)
     return lm
+
+
+def _quantization(settings: Model) -> BitsAndBytesConfig:
+    """How bitsandbytes is to quantise the weights; ModelError if it is not there."""
+    if not is_bitsandbytes_available():
+        raise ModelError(f"model.quantization={settings.quantization} needs bitsandbytes: pip install 'expunge[quant]'")
+    if settings.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = getattr(torch, settings.dtype)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 
 
 def load_tokenizer(settings: Model) -> PreTrainedTokenizerBase:
@@ -85,6 +105,8 @@ def load_tokenizer(settings: Model) -> PreTrainedTokenizerBase:
     name = settings.tokenizer_name_or_path or settings.model_name_or_path
     if name is None:
         raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
+    if (Path(name) / adapters.CONFIG).is_file() and not (Path(name) / "tokenizer_config.json").is_file():
+        name = adapters.base_of(Path(name))
     with _in_our_words(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=settings.model_revision, trust_remote_code=False
@@ -123,10 +145,12 @@ def content_hash(model: nn.Module) -> str:
 def head_of(model: PreTrainedModel) -> Head:
     """The vocabulary head as `fused` needs it: weights, bias, logit scale and softcap, read from model and config."""
     output = model.get_output_embeddings()
-    if not isinstance(output, nn.Linear):
+    found = None if output is None else adapters.linear_of(output)
+    if found is None:
         raise ModelError(
-            f"{type(model).__name__} has the output layer {type(output).__name__}; expunge reads a plain linear head"
+            f"{type(model).__name__} has the output layer {type(output).__name__}; expunge reads a linear head"
         )
+    weight, bias = found
     config = model.config.get_text_config().to_dict()
     scale = 1.0
     for key, divides in _SCALES.items():
@@ -134,7 +158,7 @@ def head_of(model: PreTrainedModel) -> Head:
         if factor is not None:
             scale = 1.0 / factor if divides else float(factor)
     cap = config.get("final_logit_softcapping")
-    return Head(output.weight, output.bias, scale, None if cap is None else float(cap))
+    return Head(weight, bias, scale, None if cap is None else float(cap))
 
 
 def self_test(model: PreTrainedModel) -> None:
@@ -157,7 +181,8 @@ def self_test(model: PreTrainedModel) -> None:
     model.train(training)
     if not bool(torch.isfinite(own).all()):
         raise ModelError(f"{name}: its logits are not finite; the weights are broken")
-    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    exact = model.dtype == torch.float32 and not adapters.quantised(model)  # eight bits round what they read, too
+    tolerance = 1e-4 if exact else 5e-2
     size = own.abs().max().clamp(min=1e-6)
     if bool((own - other)[:, :-1].abs().max() > tolerance * size):
         raise ModelError(f"{name} is not causal: its prediction of a token depends on that token")
@@ -180,30 +205,44 @@ class Scored(nn.Module):
 
     `bf16`: the backbone runs under autocast, and the head multiplies in bfloat16 too; statistics stay float32.
     Sequences of unlike length share rows where attention allows it, tested on the first such batch; not with `packs`
-    off, which batches need whose attention mask hides tokens inside of a sequence.
+    off, which batches need whose attention mask hides tokens inside of a sequence. `bare`: the model without its
+    adapter, in evaluation mode.
     """
 
-    def __init__(self, model: PreTrainedModel, *, naive: bool = False, bf16: bool = False, packs: bool = True) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        naive: bool = False,
+        bf16: bool = False,
+        packs: bool = True,
+        bare: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self._stats = naive_token_stats if naive else token_stats
         self._bf16 = bf16
+        self._bare = bare
         self._packs, self._tested = packs and not naive and takes_any_mask(model), False
         self.train(model.training)  # a new module says it trains; whoever puts back its mode would switch dropout on
 
     def forward(self, batch: Batch, needs: Needs, reference: ReferenceRows | None = None) -> TokenStats:
         """Statistics (B, T) of the batch's scored tokens; `reference` as `reference_rows` returns it."""
-        states = self._states(batch, needs)
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
         targets = batch.targets.clamp(min=0)[read]
-        rows = self._stats(states[-1][read], head_of(self.model), targets, needs, reference)
+        with self._seen():
+            states = self._states(batch, needs)
+            rows = self._stats(states[-1][read], head_of(self.model), targets, needs, reference)
         return placed(rows, read, batch.mask, hidden_states(states, needs, batch.mask))
 
     def reference_rows(self, batch: Batch, needs: Needs) -> ReferenceRows:
         """Final hidden states at the positions that vocabulary maps read, without gradient."""
         read = torch.ones_like(batch.mask) if needs.everywhere else batch.mask
-        with torch.no_grad(), smoothed(self.model, next(iter(needs.smoothing), None)):
+        with torch.no_grad(), self._seen(), smoothed(self.model, next(iter(needs.smoothing), None)):
             return ReferenceRows(self._states(batch, replace(needs, hidden=frozenset()))[-1][read], head_of(self.model))
+
+    def _seen(self) -> AbstractContextManager[None]:
+        return adapters.switched_off(self.model) if self._bare else nullcontext()
 
     def _states(self, batch: Batch, needs: Needs) -> tuple[Tensor, ...]:
         """The states (B, T, D); what they are at padding matters only where maps are asked for everywhere."""
@@ -295,7 +334,11 @@ def _check_folder(name: str, settings: Model) -> None:
                 f"'{name}' is not a folder with a model. Give a folder that holds config.json, or a hub name"
             )
         return
-    if not (folder / "config.json").is_file():
+    if (folder / adapters.CONFIG).is_file():
+        base = adapters.base_of(folder)
+        if Path(base).exists() or base.startswith((".", "/", "~")) or base.count("/") > 1:
+            _check_folder(base, settings)
+    elif not (folder / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelError(f"'{name}' is not a model folder: it has no config.json. It holds: {found}")
     safe = list(folder.glob("*.safetensors"))

@@ -20,8 +20,9 @@ from expunge.data.neighbours import ask
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
 from expunge.footprint import EFFICIENCY, Amount, Shape, measure_speed, memory, shape_of, total
-from expunge.groundwork import Kept, Work, groundwork, kept
+from expunge.groundwork import Work, groundwork, kept
 from expunge.recipe import Model, Recipe, Source, Train
+from expunge.refcache import Choice, Kept
 from expunge.sampling import Sampler
 from expunge.terms import Term, build_terms
 
@@ -71,7 +72,7 @@ class Plan:
     shape: Shape
     sides: Mapping[str, SidePlan]
     terms: tuple[str, ...]
-    reference: Kept
+    reference: Choice
     groundwork: tuple[Work, ...]
     stages: tuple[Stage, ...]
     evaluation: str
@@ -98,8 +99,8 @@ def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
     low = recipe.train.bf16 or recipe.model.dtype == "bfloat16"
     speed = measure_speed(low) if flops_a_second is None else flops_a_second
     tokens = {name: side.tokens for name, side in sides.items()}
-    reference = kept(terms, tokens, shape, recipe.model.dtype)
-    stages = tuple(_stages(recipe, terms, sides, shape, reference == "copied", speed))
+    reference = kept(recipe, terms, tokens, shape)
+    stages = tuple(_stages(recipe, terms, sides, shape, reference.kept, speed))
     return Plan(
         model=_model_name(recipe.model),
         shape=shape,
@@ -114,14 +115,15 @@ def plan(recipe: Recipe, flops_a_second: float | None = None) -> Plan:
 
 
 def _stages(
-    recipe: Recipe, terms: Sequence[Term], sides: Mapping[str, SidePlan], shape: Shape, reference: bool, speed: float
+    recipe: Recipe, terms: Sequence[Term], sides: Mapping[str, SidePlan], shape: Shape, reference: Kept, speed: float
 ) -> Iterator[Stage]:
     general, forget, retain = (sides.get(name, _NOTHING) for name in ("general", "forget", "retain"))
     tuned = recipe.finetune
     for name, read in (("target", (forget, retain, general)), ("oracle", (retain, general))):
         if tuned is not None and (name == "target" or tuned.oracle):
             rows, tokens = total(*(s.records for s in read)), total(*(s.tokens for s in read))
-            yield _stage(f"fine-tune the {name}", recipe, tuned.train, rows, _ratio(tokens, rows), shape, False, speed)
+            length = _ratio(tokens, rows)
+            yield _stage(f"fine-tune the {name}", recipe, tuned.train, rows, length, shape, "nothing", speed)
     lengths = [_ratio(s.tokens, s.records) for s in sides.values() if any(term.on == s.name for term in terms)]
     together = None if None in lengths else sum(length for length in lengths if length is not None)
     yield _controlled(
@@ -145,7 +147,7 @@ def _controlled(stage: Stage, control: str, combine: str) -> Stage:
 
 
 def _stage(
-    name: str, recipe: Recipe, train: Train, rows: Amount, tokens_a_row: float | None, shape: Shape, reference: bool,
+    name: str, recipe: Recipe, train: Train, rows: Amount, tokens_a_row: float | None, shape: Shape, reference: Kept,
     speed: float,
 ) -> Stage:  # fmt: skip
     batch, micro = train.per_device_train_batch_size, train.gradient_accumulation_steps
@@ -156,10 +158,10 @@ def _stage(
     in_batch = int(batch * (tokens_a_row or recipe.data.max_length))
     seconds = None
     if steps is not None and per_epoch and tokens_a_row is not None and shape.parameters.value is not None:
-        passes = 6 + (2 if reference else 0) + (2 if train.gradient_checkpointing else 0)
+        passes = 6 + 2 * (reference in ("copied", "adapter off")) + 2 * train.gradient_checkpointing
         tokens = steps / per_epoch * (rows.value or 0) * tokens_a_row
         seconds = passes * shape.parameters.value * tokens / (speed * EFFICIENCY)
-    sizes = memory(shape, recipe.model.dtype, train, in_batch, reference)
+    sizes = memory(shape, recipe.model, train, in_batch, reference == "copied")
     return Stage(name, Amount(steps, rows.exact or train.max_steps > 0), per_epoch, sizes, seconds)
 
 

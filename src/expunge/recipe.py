@@ -21,7 +21,7 @@ from expunge.evaluation import Evaluation
 from expunge.faults import fault_lines
 from expunge.plainyaml import override, read
 from expunge.search import Sweep
-from expunge.sections import FreshModel, Names, PositiveInt, Section, Spec, Text
+from expunge.sections import Adapter, FreshModel, Names, PositiveInt, Section, Spec, Text
 
 Verb = Literal["run", "finetune"]
 _S = TypeVar("_S", bound=BaseModel)
@@ -51,6 +51,9 @@ class Model(Section):
         None, description="sdpa, eager, flash_attention_2; the library's choice if not set"
     )
     allow_pickle: bool = Field(False, description="accept weights in pickle files, which can run code")
+    quantization: Literal["none", "int8", "nf4"] = Field(
+        "none", description="quantise the weights while loading (bitsandbytes); an adapter is trained beside them"
+    )
     fresh: FreshModel | None = Field(None, description="make a small model from scratch instead of loading one")
 
     @model_validator(mode="after")
@@ -214,6 +217,7 @@ class Train(Section):
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
     bf16: bool = Field(False, description="mixed precision in bfloat16")
     head: Literal["fused", "naive"] = Field("fused", description="chunked vocabulary work, or whole logits in memory")
+    adapter: Adapter | None = Field(None, description="train a low-rank adapter in place of the weights")
     trainable: Text = Field(None, description="regular expression: only parameters whose name it finds are trained")
     logging_steps: PositiveInt = Field(1, description="updates between two lines of the log")
     save_steps: int = Field(0, ge=0, description="updates between two checkpoints; 0: one an epoch")
@@ -264,7 +268,14 @@ class Recipe(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps")
     plugins: Names = Field((), description="Python files with your own methods")
     model: Model = Field(default_factory=Model)
-    reference: Text = Field(None, description="frozen model that losses compare with; the starting weights if not set")
+    reference: Literal["auto", "cache", "live", "adapter-off"] = Field(
+        "auto",
+        description="how the frozen reference is kept; cache: its numbers; live: a second model; adapter-off: the "
+        "model without its adapter; auto: by what is read of it and what it takes",
+    )
+    reference_model: Text = Field(
+        None, description="frozen model that losses compare with; the starting weights if not set"
+    )
     published: Text = Field(
         None, description="settings of a paper, such as npo/tofu; `expunge show npo` names them. The recipe's own count"
     )
@@ -430,6 +441,15 @@ def _across(recipe: Recipe) -> Iterator[str]:
         yield f"data.max_length: {data.max_length} is beyond model.fresh.max_position_embeddings"
     if recipe.train.bf16 and recipe.model.dtype == "float16":
         yield "train.bf16: mixed precision in bfloat16 does not go with model.dtype float16"
+    adapter = recipe.train.adapter
+    if adapter is not None and adapter.save == "merged" and recipe.model.quantization != "none":
+        yield (
+            f"train.adapter.save: nothing can be merged into weights in {recipe.model.quantization}; set it to adapter"
+        )
+    if recipe.reference == "adapter-off" and adapter is None:
+        yield "reference: adapter-off needs train.adapter: without one there is nothing to switch off"
+    if recipe.reference == "adapter-off" and recipe.reference_model is not None:
+        yield "reference: adapter-off is the model before the adapter, and reference_model names another"
     if recipe.finetune is not None and recipe.finetune.train.sam_radius:
         yield "finetune.train.sam_radius: sharpness-aware steps are for what forgets; set it in train"
     for side, source in (("retain", data.retain), ("holdout", data.holdout)):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from expunge.core import At, Batch, Needs, Side, TokenStats, scatter
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
-from expunge.errors import TrainingError
+from expunge.errors import MethodError, TrainingError
 from expunge.fused import Head, ReferenceRows
 from expunge.lm import Scored, head_of
 
@@ -21,6 +21,9 @@ _ROWS = 16
 Place = tuple[int | float, At]
 Places = frozenset[Place]
 Key = tuple[str, int, int]
+Mode = Literal["auto", "cache", "live", "adapter-off"]
+Kept = Literal["nothing", "numbers", "copied", "adapter off"]
+"""What is kept of the reference: its numbers at the tokens that terms read, a second model, or the policy's base."""
 FINAL: Place = (-1, "before")
 """The states that vocabulary maps read: with the head they are the reference's whole distributions again."""
 
@@ -111,12 +114,46 @@ def _elsewhere(needs: Needs) -> bool:
     return needs.everywhere or bool(needs.smoothing)
 
 
-def outweigh(items: Mapping[Places, Sequence[Encoded]], model: PreTrainedModel) -> bool:
-    """True if the hidden states to keep, in float32, take more memory than the model's weights do again."""
-    states = sum(len(hidden) * sum(item.scored for item in chosen) for hidden, chosen in items.items())
-    width = int(model.config.get_text_config().hidden_size)
-    weights = sum(int(p.numel() * p.element_size()) for p in model.parameters())
-    return 4 * states * width > weights
+def bytes_of_states(items: Mapping[Places, Sequence[Encoded]], width: int) -> int:
+    """What the hidden states to keep take in float32."""
+    return 4 * width * sum(len(hidden) * sum(item.scored for item in chosen) for hidden, chosen in items.items())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the frozen reference is kept, and why so."""
+
+    kept: Kept
+    why: str
+
+
+def choose(mode: Mode, *, live: bool, states: int | None, weights: int | None, adapter: bool) -> Choice:
+    """How a reference is kept that some term reads. `states` and `weights`: bytes, None if not known.
+
+    `live`: more is read of it than its scored tokens (`must_live`). `adapter`: the policy without its adapter is the
+    reference. By itself, numbers are kept: a pass for each record and none after it; a model only where they do not
+    serve, or would take more memory than it does. MethodError if numbers are asked for and do not serve.
+
+    >>> choose("auto", live=False, states=4000, weights=1000, adapter=True).kept
+    'adapter off'
+    """
+    model: Kept = "adapter off" if adapter else "copied"
+    if mode == "live":
+        return Choice("copied", "asked for")
+    if mode == "adapter-off":
+        return Choice("adapter off", "asked for")
+    if live and mode == "cache":
+        raise MethodError(
+            "reference=cache keeps numbers of scored tokens, and a term reads more of the reference: every position, "
+            f"or its attention smoothed. Set reference={'adapter-off' if adapter else 'live'}"
+        )
+    if live:
+        return Choice(model, "a term reads more of it than its scored tokens")
+    if mode == "cache":
+        return Choice("numbers", "asked for")
+    if states is not None and weights is not None and states > weights:
+        return Choice(model, f"its states would take {states / 2**20:.0f} MB, its weights {weights / 2**20:.0f} MB")
+    return Choice("numbers", "each record costs one pass, and none after it")
 
 
 def remembered(module: Scored, items: Mapping[Places, Sequence[Encoded]], pad_id: int) -> Reference:

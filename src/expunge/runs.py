@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from expunge import collective, gate, ranks, registry, runfolder
+from expunge import adapters, collective, gate, ranks, registry, runfolder
 from expunge import lm as lms
 from expunge.alternatives import Alternatives, alternatives_of
 from expunge.combine import combine_of
@@ -24,15 +24,16 @@ from expunge.data import preflight
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.records import Record
 from expunge.diagnostics import watch
-from expunge.errors import DataError, MethodError
+from expunge.errors import DataError, MethodError, ModelError
 from expunge.fresh import fit_tokenizer, fresh_model
 from expunge.learned import Learned, learned_of
 from expunge.lm import LM, Scored
 from expunge.neighbours import write_retain
 from expunge.pairing import paired_updates
 from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
-from expunge.refcache import Reference, must_live, outweigh, remembered, to_keep
+from expunge.refcache import Reference, bytes_of_states, choose, must_live, remembered, to_keep
 from expunge.runfolder import RunFolder
+from expunge.sampling import record_draw
 from expunge.scoretables import ScoreTables
 from expunge.shared import Shared
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of, retain_of
@@ -69,6 +70,7 @@ def unlearn(
         return run
     with runfolder.recording(run):
         lm = common.load(started(recipe.model, start), lms.device_of(recipe.device))
+        _foldable(lm, recipe)
         terms = worded(terms, lambda text: lm.tokenizer.encode(text, add_special_tokens=False))
         data = common.prepare(recipe, lm, write_retain(recipe, lm, records_of(recipe.data.forget, "forget"), run))
         sides = {side: data.encoded[side] for side in _sides(terms)}
@@ -82,15 +84,15 @@ def unlearn(
         sampler, total = schedule(recipe.train, sides, recipe.seed)
         for side, other in others.items():
             read[side] = [*read[side], *other.all_of(read[side], sampler.epoch_of(total - 1) + 1)]
-        reference = reference_of(recipe, lm, terms, read)
         _describe(run, lm, data)
+        times = negation_of(recipe.method)
+        start_weights = {name: p.detach().clone() for name, p in lm.model.named_parameters()} if times else {}
+        _with_adapter(lm, recipe)
+        reference = reference_of(recipe, lm, terms, read)
         updates = paired_updates(recipe, run, total)
         learned = learned_of(terms, lm)
         view = _token_view(lm, data, terms, recipe.seed, run, reference, tables, learned)
         watched = watch(lm, data.encoded, run, reference if reference and reference.module else None)
-
-        times = negation_of(recipe.method)
-        start_weights = {name: p.detach().clone() for name, p in lm.model.named_parameters()} if times else {}
 
         def each_epoch(epoch: int, module: Scored) -> bool | None:
             if recipe.train.trace:
@@ -105,11 +107,49 @@ def unlearn(
         )()  # fmt: skip
         if on_end is not None:
             on_end(lm, run)
+        _settle(lm, recipe, run)
         if times:
             _negate(lm, start_weights, times)
         lms.save(lm, run.file("model"))
         clear_checkpoints(run)
     return run
+
+
+def _foldable(lm: LM, recipe: Recipe) -> None:
+    """Folds the adapter that a model was loaded with into its weights: what is learned is learned beside both."""
+    if not adapters.attached(lm.model):
+        return
+    settings = recipe.train.adapter
+    if settings is not None and settings.save == "adapter":
+        raise ModelError(
+            f"'{lm.name}' is an adapter beside its base. A second one, saved alone, would have no base to stand on: "
+            "set train.adapter.save=merged"
+        )
+    adapters.fold(lm.model)
+
+
+def _with_adapter(lm: LM, recipe: Recipe) -> None:
+    """Puts in the adapter that the recipe trains, if it does."""
+    settings = recipe.train.adapter
+    if settings is None:
+        return
+    if settings.save == "adapter" and not lm.model.name_or_path:
+        raise ModelError(
+            "train.adapter.save=adapter keeps an adapter beside its base, and a model from scratch is not on disk to "
+            "be one. Set it to merged"
+        )
+    adapters.attach(lm.model, settings, record_draw(recipe.seed, "adapter"))
+
+
+def _settle(lm: LM, recipe: Recipe, run: RunFolder) -> None:
+    """Folds the trained adapter into the weights, or notes that it stands beside them and can be taken off."""
+    settings = recipe.train.adapter
+    if settings is None:
+        return
+    if settings.save == "merged":
+        adapters.fold(lm.model)
+    else:
+        run.update(removable_adapter=True)
 
 
 def _negate(lm: LM, start: Mapping[str, Tensor], times: float) -> None:
@@ -136,11 +176,14 @@ def finetune(
         return run
     with runfolder.recording(run):
         lm = _base(own)
+        _foldable(lm, own)
         data = prepare(own, lm)
         _describe(run, lm, data)
+        _with_adapter(lm, own)
         items = [item for side, encoded in data.encoded.items() if side not in without for item in encoded]
         sides: dict[Side, list[Encoded]] = {"retain": items}
         Fit(lm, _likelihood(), sides, own.train, run, own.seed, anchor="retain", on_step=on_step, on_epoch=on_epoch)()
+        _settle(lm, own, run)
         lms.save(lm, run.file("model"))
         run.update(without=sorted(without))
         clear_checkpoints(run)
@@ -220,24 +263,33 @@ def reference_of(
 ) -> Reference | None:
     """The frozen model that the terms compare with, or None if none of them does.
 
-    Its numbers are remembered, and for terms that read its whole distribution its final hidden states and head. A
-    second model is kept where such states would take more memory than it does, or more is read than the scored tokens.
+    Its numbers are remembered, and for terms that read its whole distribution its final hidden states and head; or it
+    stays a model, as `refcache.choose` says: a second one, or the policy with its adapter switched off.
     """
     if not any(term.needs.any_reference for term in terms):
         return None
     needs = {side: needs_of(terms, side) for side in sides}
     items = to_keep(sides, needs)
-    whole = must_live(needs.values()) or outweigh(items, lm.model)
-    if recipe.reference is not None:
-        settings = recipe.model.model_copy(update={"model_name_or_path": recipe.reference, "model_revision": None})
+    bf16, other = recipe.train.bf16, recipe.reference_model
+    choice = choose(
+        recipe.reference,
+        live=must_live(needs.values()),
+        states=bytes_of_states(items, int(lm.model.config.get_text_config().hidden_size)),
+        weights=sum(int(p.numel() * p.element_size()) for p in lm.model.parameters()),
+        adapter=adapters.attached(lm.model) and other is None,
+    )
+    if choice.kept == "adapter off":
+        return Reference(Scored(lm.model, bf16=bf16, bare=True))
+    if other is not None:
+        settings = recipe.model.model_copy(update={"model_name_or_path": other, "model_revision": None})
         model = lms.load(settings, device=str(lm.device)).model
     else:
-        model = copy.deepcopy(lm.model) if whole else lm.model
-    if whole:
-        return Reference(Scored(model.eval().requires_grad_(False), bf16=recipe.train.bf16))
-    module = Scored(model, bf16=recipe.train.bf16)
+        model = copy.deepcopy(lm.model) if choice.kept == "copied" else lm.model
+    if choice.kept == "copied":
+        return Reference(Scored(model.eval().requires_grad_(False), bf16=bf16))
+    module = Scored(model, bf16=bf16)
     made = remembered(module, items, lm.pad_id)
-    if recipe.reference is not None and made.head is not None:
+    if other is not None and made.head is not None:
         made.module = module  # diagnostics compare with it too
     return made
 

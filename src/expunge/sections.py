@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -58,3 +58,19 @@ class FreshModel(Section):
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError("hidden_size must be a multiple of 2 * num_attention_heads")
         return self
+
+
+class Adapter(Section):
+    """A low-rank adapter that is trained in place of the weights. Names and meanings as in peft's LoraConfig."""
+
+    r: PositiveInt = Field(16, description="rank")
+    lora_alpha: PositiveInt = Field(32, description="the adapter's product is scaled by lora_alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="on what the adapter reads, in training")
+    target_modules: str = Field(
+        "all-linear", description="regular expression for the layers; all-linear: all but the vocabulary head"
+    )
+    modules_to_save: Names = Field((), description="layers trained whole beside the adapter")
+    use_dora: bool = Field(False, description="train the size of each row of the weights apart (DoRA)")
+    save: Literal["merged", "adapter"] = Field(
+        "merged", description="merged: an ordinary model; adapter: what can be taken off again, beside its base"
+    )

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _REFERENCES = {
     "nothing": "not needed",
     "numbers": "its numbers at the scored tokens are remembered; no second model is kept",
-    "copied": "a frozen copy of the model: more is read of it than the scored tokens, or than it weighs",
+    "copied": "a second model, frozen",
+    "adapter off": "the model without its adapter; no second model is kept",
 }
 _LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
 _SHOWN = 5
@@ -203,7 +204,7 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
     for name, side in plan.sides.items():
         facts.add_row(name, escape(f"{side.where}: records {side.records}, tokens {side.tokens}"))
     facts.add_row("loss", escape("\n".join(plan.terms)))
-    facts.add_row("reference", _REFERENCES[plan.reference])
+    facts.add_row("reference", f"{_REFERENCES[plan.reference.kept]} ({plan.reference.why})")
     facts.add_row("evaluation", escape(plan.evaluation))
     facts.add_row("run folder", escape(plan.output_dir))
     yield facts

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
-from expunge import checkpoint, collective, ranks
+from expunge import adapters, checkpoint, collective, ranks
 from expunge.alternatives import Alternatives
 from expunge.combine import Apart, Combine, measured_step, rescaled_step
 from expunge.core import Batch, Forward, Needs, Side
@@ -477,9 +477,14 @@ def _warn_if_coupled(terms: Sequence[Term], accumulation: int) -> None:
 
 
 def _choose_trainable(model: nn.Module, pattern: str | None) -> None:
-    names = [name for name, _ in model.named_parameters()]
+    """All parameters, or those of the adapter if there is one; of these, the ones whose name the pattern finds."""
+    beside = adapters.attached(model)
+    if adapters.quantised(model) and not beside:
+        raise TrainingError("quantised weights cannot be trained. Set train.adapter to train one beside them")
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad or not beside]
     chosen = {name for name in names if pattern is None or re.search(pattern, name)}
     if not chosen:
         raise MethodError(f"train.trainable='{pattern}' finds no parameter. Names look like: {', '.join(names[:3])}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
+        if parameter.is_floating_point():
+            parameter.requires_grad_(name in chosen)

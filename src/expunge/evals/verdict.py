@@ -94,7 +94,7 @@ def of_run(
     gate = gates.load(file)
     seen = evidence_of(run, gate.confidence, resamples)
     commands = _commands(gate, run) if ours or gate_file is not None else _not_run(gate, file)
-    found = [*decide(gate, seen), *commands]
+    found = [*decide(gate, seen), *_removable(gate, run), *commands]
     digest = gates.file_hash(file)
     registered = (run.manifest.get("gate") or {}).get("hash") == digest
     attacks = attacked.outcomes(run)
@@ -105,6 +105,13 @@ def of_run(
     if run.manifest.get("status") == "finished":
         run.seal()
     return verdict
+
+
+def _removable(gate: Gate, run: RunFolder) -> Iterator[Finding]:
+    """What an adapter that stands beside its base means for the claim: taken off, it leaves the model before."""
+    if run.manifest.get("removable_adapter"):
+        why = "the adapter can be taken off, and the base beneath it knows all that it knew: merge it into the weights"
+        yield Finding("adapter not removable", "PASS" if gate.claim == "suppression" else "FAIL", why)
 
 
 def overall(found: Sequence[Finding]) -> Outcome:

@@ -25,6 +25,10 @@ LIMITS = (
     "Who may rely on this is for the one who asked for the removal to decide, on the evidence above.",
 )
 """What a removal does not prove, in plain words."""
+REMOVABLE = (
+    "This is an adapter beside its base model. Nothing was removed from the base: whoever takes the adapter off, or "
+    "loads the base alone, has the model as it was before."
+)
 
 
 def write(run: str | Path) -> Path:
@@ -54,9 +58,13 @@ def text(view: View, models: Sequence[Column]) -> str:
         _results(models),
         *_verdict(view),
         "## Limits\n",
-        "\n".join(textwrap.fill(limit, 118, initial_indent="- ", subsequent_indent="  ") for limit in LIMITS),
+        "\n".join(textwrap.fill(limit, 118, initial_indent="- ", subsequent_indent="  ") for limit in _limits(view)),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _limits(view: View) -> Sequence[str]:
+    return (REMOVABLE, *LIMITS) if view.manifest.get("removable_adapter") else LIMITS
 
 
 def _metadata(view: View) -> str:
@@ -78,7 +86,7 @@ def _metadata(view: View) -> str:
     data = ModelCardData(
         model_name=_line(view.name),
         base_model=base if _HUB.fullmatch(base) else None,
-        library_name="transformers",
+        library_name="peft" if view.manifest.get("removable_adapter") else "transformers",
         pipeline_tag="text-generation",
         tags=["machine-unlearning", "expunge"],
         eval_results=results or None,
