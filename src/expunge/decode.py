@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from torch.nn import functional as F
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from expunge.data.encode import Encoder
 from expunge.data.records import Record
@@ -73,19 +74,55 @@ def complete(
 ) -> list[Written]:
     """What the model writes after each prompt: greedily, or sampled at a `temperature` above 0 with a seed a prompt.
 
-    Batches hold prompts of like length.
+    `batch_size` rows are written side by side, the longest prompts first; one that has finished makes room for another.
     """
-    out: dict[int, Written] = {}
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    texts = [_Text(max_new_tokens) for _ in prompts]
+    picks = [_sampler(temperature, draws[index]) if temperature > 0 else None for index in range(len(prompts))]
+    done = 0
     with inference(lm):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            picks = [_sampler(temperature, draws[index]) for index in batch] if temperature > 0 else []
-            written = _batch(lm, [prompts[index] for index in batch], stops, max_new_tokens, picks)
-            out.update(zip(batch, written, strict=True))
-            if progress is not None:
-                progress(len(out), len(prompts))
-    return [out[index] for index in range(len(prompts))]
+        slots = _Slots(lm)
+        while order or slots.rows:
+            free = batch_size - len(slots.rows)
+            if order and slots.takes(free, batch_size):
+                new, order = order[:free], order[free:]
+                slots.add(new, [prompts[index] for index in new])
+            picked = slots.picked(picks)
+            for row, token in zip(slots.rows, picked.tolist(), strict=True):
+                texts[row].read(token, stops)
+            keep = [place for place, row in enumerate(slots.rows) if not texts[row].finished]
+            finished = len(slots.rows) - len(keep)
+            if finished >= max(1, len(slots.rows) // _COMPACT_SHARE) or not keep:
+                picked = picked[keep]
+                slots.keep(keep)
+                done += finished
+                if progress is not None:
+                    progress(done, len(prompts))
+            if slots.rows:
+                slots.advance(picked)
+    return [Written(tuple(text.ids), text.stopped) for text in texts]
+
+
+@dataclass
+class _Text:
+    """What has been written after one prompt, and how many tokens there may yet be."""
+
+    left: int
+    ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped or self.left <= 0
+
+    def read(self, token: int, stops: frozenset[int]) -> None:
+        """Appends the token, or stops at it; nothing once it has finished."""
+        if self.finished:
+            return
+        self.left -= 1
+        self.stopped = token in stops
+        if not self.stopped:
+            self.ids.append(token)
 
 
 def _sampler(temperature: float, seed: int) -> Callable[[Tensor], int]:
@@ -99,46 +136,86 @@ def _sampler(temperature: float, seed: int) -> Callable[[Tensor], int]:
     return pick
 
 
-def _batch(
-    lm: LM,
-    prompts: Sequence[Sequence[int]],
-    stops: frozenset[int],
-    max_new_tokens: int,
-    picks: Sequence[Callable[[Tensor], int]] = (),
-) -> list[Written]:
-    """Left-padded decoding, row k by `picks[k]` if given.
+class _Slots:
+    """Rows that are being written side by side, each text at the right end of its row, padding in front.
 
-    A finished row leaves batch and cache once an eighth of the rows has finished.
+    `rows` says which prompt each one belongs to. A row that has finished is taken out, and one that has not begun put
+    in its place with what it has in front made up to the length of the others; columns that are padding in every row
+    are cut away, so that rows are never longer than the longest text. Where layers keep something else than the keys
+    and values of all tokens, rows are only put in when there are no others.
     """
-    written: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    alive = list(range(len(prompts)))
-    ids, mask = _left_padded(prompts, lm.pad_id, lm.device)
-    cache = DynamicCache(config=lm.model.config)
-    head, backbone = head_of(lm.model), backbone_of(lm.model)
-    for _ in range(max_new_tokens):
-        positions = mask.long().cumsum(1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]
-        states = backbone(
+
+    def __init__(self, lm: LM) -> None:
+        self._lm, self._head, self._backbone = lm, head_of(lm.model), backbone_of(lm.model)
+        self.rows: list[int] = []
+        self._cache = DynamicCache(config=lm.model.config)
+        self._mask = self._logits = torch.empty(0)
+
+    def takes(self, free: int, size: int) -> bool:
+        """True if new rows are worth a pass of their own now: an eighth of them, or there are none."""
+        if not self.rows:
+            return True
+        whole = all(type(layer) is DynamicLayer for layer in self._cache.layers)
+        return whole and free >= max(1, size // _COMPACT_SHARE)
+
+    def add(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+        """Reads the prompts and puts them beside the rows that are there."""
+        ids, mask = _left_padded(prompts, self._lm.pad_id, self._lm.device)
+        cache = DynamicCache(config=self._lm.model.config)
+        logits = self._read(ids, mask, cache)
+        if self.rows:
+            width = max(mask.shape[1], self._mask.shape[1])
+            for old, new in zip(self._cache.layers, cache.layers, strict=True):
+                if old.is_initialized:  # one that shares another's keys and values keeps none
+                    old.keys = torch.cat([_fronted(old.keys, width), _fronted(new.keys, width)])
+                    old.values = torch.cat([_fronted(old.values, width), _fronted(new.values, width)])
+            mask = torch.cat([F.pad(one, (width - one.shape[1], 0)) for one in (self._mask, mask)])
+            logits = torch.cat([self._logits, logits])
+            cache = self._cache
+        self._cache, self._mask, self._logits = cache, mask, logits
+        self.rows = [*self.rows, *rows]
+
+    def picked(self, picks: Sequence[Callable[[Tensor], int] | None]) -> Tensor:
+        """(rows,) the next token of each: the likeliest, or what the prompt's own sampler says."""
+        likeliest = self._logits.argmax(-1)
+        for place, row in enumerate(self.rows):
+            sampler = picks[row]
+            if sampler is not None:
+                likeliest[place] = sampler(self._logits[place])
+        return likeliest
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Takes the other rows out, and the columns that are now padding in all rows."""
+        self.rows = [self.rows[place] for place in places]
+        if not places:  # the next rows come with a cache of their own
+            return
+        kept = torch.tensor(places, device=self._mask.device)
+        self._mask = self._mask[kept]
+        self._cache.batch_select_indices(kept)
+        if all(type(layer) is DynamicLayer for layer in self._cache.layers):
+            first = int(self._mask.any(0).int().argmax())
+            self._mask = self._mask[:, first:]
+            for layer in self._cache.layers:
+                if first and layer.is_initialized:
+                    layer.keys, layer.values = layer.keys[..., first:, :], layer.values[..., first:, :]
+
+    def advance(self, picked: Tensor) -> None:
+        """Reads one token a row."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(picked), 1)], dim=1)
+        self._logits = self._read(picked[:, None], self._mask, self._cache)
+
+    def _read(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """(rows, V) logits after the last of `ids`, which the cache has not yet read."""
+        positions = mask.cumsum(1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]
+        states = self._backbone(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits = head.logits(states[:, -1])
-        drawn = [picks[row](own) for row, own in zip(alive, logits, strict=True)] if picks else []
-        picked = torch.tensor(drawn, device=lm.device) if picks else logits.argmax(-1)
-        for row, token in zip(alive, picked.tolist(), strict=True):
-            if not stopped[row]:
-                stopped[row] = token in stops
-                if not stopped[row]:
-                    written[row].append(token)
-        keep = [place for place, row in enumerate(alive) if not stopped[row]]
-        if not keep:
-            break
-        ids = picked[:, None]
-        if len(alive) - len(keep) >= max(1, len(alive) // _COMPACT_SHARE):
-            kept = torch.tensor(keep, device=lm.device)
-            ids, mask, alive = ids[kept], mask[kept], [alive[place] for place in keep]
-            cache.batch_select_indices(kept)
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-    return [Written(tuple(text), stop) for text, stop in zip(written, stopped, strict=True)]
+        return self._head.logits(states[:, -1])
+
+
+def _fronted(states: Tensor, length: int) -> Tensor:
+    """(B, H, length, D) the states of B rows with zeros in front, which the mask hides."""
+    return F.pad(states, (0, 0, length - states.shape[2], 0))
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from expunge import decode
 from expunge.data.encode import Encoder
@@ -65,23 +67,67 @@ def test_it_equals_the_library_s_own_generation(prompts: list[list[int]]) -> Non
         assert tuple(whole[0, len(prompt) :].tolist()) == text.ids
 
 
-def test_finished_rows_leave_the_batch(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
+def steps(
+    monkeypatch: pytest.MonkeyPatch, prompts: list[list[int]], stops: frozenset[int], batch_size: int
+) -> list[tuple[int, int, int]]:
+    """(rows, tokens read, width) of each pass of the backbone."""
+    seen: list[tuple[int, int, int]] = []
     backbone = decode.backbone_of(tiny.small_lm().model)
 
     def watched(_: object) -> object:
         def run(**settings: torch.Tensor) -> object:
-            sizes.append(len(settings["input_ids"]))
+            seen.append((*settings["input_ids"].shape, settings["attention_mask"].shape[1]))
             return backbone(**settings)
 
         return run
 
     monkeypatch.setattr(decode, "backbone_of", watched)
-    stops = common_token(prompts, 3)
-    complete(tiny.small_lm(), prompts, stops, max_new_tokens=12)
+    complete(tiny.small_lm(), prompts, stops, max_new_tokens=12, batch_size=batch_size)
+    return seen
+
+
+def test_finished_rows_leave_the_batch(prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [rows for rows, _, _ in steps(monkeypatch, prompts, common_token(prompts, 3), 32)]
     assert sizes[0] == len(prompts)
     assert sizes[-1] < len(prompts)
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_others_take_their_place_and_rows_are_no_longer_than_the_longest_text(
+    prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = common_token(prompts, 3)
+    texts = [alone(prompt, stops, 12).ids for prompt in prompts]
+    read = steps(monkeypatch, prompts, stops, 4)
+    decoded = [rows for rows, tokens, _ in read if tokens == 1]
+    assert sum(tokens > 1 for _, tokens, _ in read) > -(-len(prompts) // 4)  # prompts are read while others are written
+    in_batches = sum(max(map(len, texts[start : start + 4])) for start in range(0, len(texts), 4))
+    assert len(decoded) < in_batches
+    longest = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
+    assert max(width for _, _, width in read) <= longest
+
+
+def test_sampled_text_is_the_same_beside_any_others(prompts: list[list[int]]) -> None:
+    settings: dict[str, Any] = {"max_new_tokens": 8, "temperature": 1.0, "draws": list(range(len(prompts)))}
+    stops = common_token(prompts, 3)
+    found = [complete(tiny.small_lm(), prompts, stops, batch_size=size, **settings) for size in (2, 32)]
+    assert found[0] == found[1]
+    assert found[0] != complete(tiny.small_lm(), prompts, stops, max_new_tokens=8)
+
+
+def test_rows_are_not_put_beside_others_where_a_layer_keeps_a_window_alone() -> None:
+    """Its keys and values are not those of all tokens, so that they could not be put side by side."""
+    config = MistralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, sliding_window=6,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).eval()
+    lm = dataclasses.replace(tiny.small_lm(), model=model)
+    prompts = [[1, 2, 3, 4, 5, 6, 7, 8][: 3 + k] for k in range(6)]
+    alone = [complete(lm, [prompt], frozenset(range(8)), max_new_tokens=9)[0] for prompt in prompts]
+    assert len({len(text.ids) for text in alone}) > 1
+    assert complete(lm, prompts, frozenset(range(8)), max_new_tokens=9, batch_size=2) == alone
 
 
 def test_the_limit_and_a_stop_at_once(prompts: list[list[int]]) -> None:
