@@ -87,6 +87,8 @@ class World:
     """24 people of a seed, 11 of them to forget; a target that knows all of them is trained when asked for."""
 
     seed: int
+    size: FreshModel = MODEL
+    rate: float = RATE
 
     @cached_property
     def _benchmark(self) -> synth.Benchmark:
@@ -104,7 +106,7 @@ class World:
     def untrained(self) -> LM:
         """A model with random weights and a tokenizer that knows the world's texts."""
         texts = [text for records in self.sides.values() for r in records for text in (r.prompt, r.answer)]
-        return fresh.fresh_model(MODEL, [*texts, *REFUSALS], self.seed)
+        return fresh.fresh_model(self.size, [*texts, *REFUSALS], self.seed)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -121,13 +123,15 @@ class World:
         """The model that knows everybody."""
         return self.trained([*self.sides["forget"], *self.sides["retain"]], self.seed)
 
-    def trained(self, records: Sequence[Record], seed: int) -> LM:
-        """A model from scratch that knows these records, its weights and their order drawn from `seed`."""
-        model = fresh.fresh_llama(MODEL, self.untrained.tokenizer, seed)
+    def trained(self, records: Sequence[Record], seed: int, steps: int = STEPS, start: LM | None = None) -> LM:
+        """A model that knows these records, from scratch or from a `start`; weights and order drawn from `seed`."""
+        model = fresh.fresh_llama(self.size, self.untrained.tokenizer, seed)
+        if start is not None:
+            model.load_state_dict(start.model.state_dict())
         batch, rng = self.batch(records), np.random.default_rng(seed)
-        optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.0)
-        falling = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS, pct_start=0.1)
-        for rows in shuffled(len(records), STEPS, rng):
+        optimiser = torch.optim.AdamW(model.parameters(), self.rate, betas=(0.9, 0.98), weight_decay=0.0)
+        falling = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, steps, pct_start=0.1)
+        for rows in shuffled(len(records), steps, rng):
             optimiser.zero_grad()
             torch.autograd.backward(answer_losses(model, batch, rows).mean())
             optimiser.step()
