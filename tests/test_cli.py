@@ -36,7 +36,10 @@ OPTIONS = {
     "plan": set(),
     "intervene": {"--score", "--share", "--model", "--resamples", "--seed", "--out", "--overwrite"},
     "recall": {"--run", "--control", "--resamples", "--seed", "--out", "--overwrite"},
-    "attack": {"--limit", "--out", "--plan", "--recipe", "--suite"},
+    "attack": {
+        "--address", "--artefacts", "--insecure", "--key-env", "--limit", "--out", "--plan", "--recipe", "--served",
+        "--suite",
+    },
     "audit": {
         "--base", "--candidate", "--data", "--gate", "--holdout", "--insecure", "--key-env", "--out", "--recipe",
         "--retain", "--salt", "--served",

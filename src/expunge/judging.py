@@ -85,6 +85,14 @@ def attack(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder, where a model is attacked.")] = Path("runs/attack"),
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would take, and do nothing.")] = False,
+    artefacts: Annotated[
+        str | None,
+        typer.Option(help="Judge what would be shipped instead: merged, int8, nf4, endpoint, joined by commas."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of the artefact endpoint: where it is served.")] = None,
+    served: Annotated[str, typer.Option(help="Of the artefact endpoint: the name it is served under.")] = "",
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key of the address.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Send texts unencrypted to another machine.")] = False,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings of the recipe.")
     ] = None,
@@ -96,6 +104,10 @@ def attack(
     from expunge.resolve import resolve
 
     console = Console()
+    if artefacts is not None:
+        _ship(target, artefacts, None if address is None else (address, served, key_env, insecure))
+        if not suite:
+            return
     asked = attacking.Asked(tuple(suite or ("standard",)), limit)
 
     def tell(planned: Sequence[Planned]) -> None:
@@ -110,6 +122,21 @@ def attack(
     for run, results in found:
         console.print(*terminal.attacks(results), sep="\n")
         typer.echo(f"Run folder: {run.path}")
+
+
+def _ship(run: str, names: str, at: tuple[str, str, str, bool] | None) -> None:
+    """Judges what would be shipped, and prints how it differs."""
+    from rich.console import Console
+
+    from expunge import artefacts, terminal
+    from expunge.evals.hosted import Hosted
+    from expunge.runfolder import ARTEFACTS
+    from expunge.studies import sheets
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    folder = artefacts.judge(run, wanted, None if at is None else Hosted(*at))
+    Console().print(*terminal.sheet(sheets.read(folder, ARTEFACTS)), sep="\n")
+    typer.echo(f"Run folder: {folder.path}")
 
 
 def reproduce(

@@ -11,7 +11,6 @@ import typer
 if TYPE_CHECKING:
     from expunge.recipe import Recipe
     from expunge.runfolder import RunFolder
-    from expunge.studies.sheets import Sheet
 
 RecipeFile = Annotated[
     str,
@@ -163,18 +162,9 @@ def _resolve(recipe: str, overrides: list[str] | None, overwrite: bool) -> Recip
 def _show(folder: Path) -> None:
     """The tables of a study, and where its page is."""
     from rich.console import Console
-    from rich.markup import escape
 
     from expunge import runfolder, terminal
     from expunge.studies import sheets
 
-    sheet: Sheet = sheets.read(runfolder.open(folder))
-    console = Console()
-    for one in sheet.tables:
-        table = terminal.table(*map(escape, one.columns), title=escape(one.title))
-        for row in one.rows:
-            table.add_row(*(escape(cell.replace(" [", "\n[", 1)) for cell in row))  # the interval under its value
-        console.print(table)
-    for note in sheet.notes:
-        console.print(note, markup=False)
+    Console().print(*terminal.sheet(sheets.read(runfolder.open(folder))), sep="\n")
     typer.echo(f"Run folder: {folder}\nReport: {folder / runfolder.REPORT}")

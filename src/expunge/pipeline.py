@@ -287,10 +287,13 @@ def _loaded(recipe: Recipe, name: str | Path) -> LM:
     return lms.load(settings, device=lms.device_of(recipe.device))
 
 
-def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: Progress | None = None) -> RunFolder:
+def evaluate(
+    model: LM | Hosted | str | Path, recipe: Recipe, out: str | Path, progress: Progress | None = None
+) -> RunFolder:
     """The run folder `out` with the tables and metrics of a model, beside the recipe's oracle if it names one.
 
-    A second call for the same model, data and settings computes nothing. `model` may also be a run folder.
+    A second call for the same model, data and settings computes nothing. `model` may also be a run folder. A `Hosted`
+    one is judged by what its server says, with the tokenizer of the recipe's model.
     """
     show = progress or progresses.automatic()
     own = recipe.model_copy(update={"output_dir": str(out)})
@@ -298,15 +301,11 @@ def evaluate(model: LM | str | Path, recipe: Recipe, out: str | Path, progress: 
     with runfolder.recording(folder):
         sets = sets_of(own)
         references(own, folder, {}, sets, show, Together()) if own.evaluation.oracle else None
-        judge(
-            own,
-            folder,
-            MODEL,
-            model if isinstance(model, LM) else _model_in(model),
-            sets,
-            oracle_tables(own, folder),
-            show,
-        )
+        if isinstance(model, Hosted):
+            _judge_hosted(own, folder, model, _reach(own, model, folder), sets, show)
+        else:
+            named = model if isinstance(model, LM) else _model_in(model)
+            judge(own, folder, MODEL, named, sets, oracle_tables(own, folder), show)
     page.render([folder.path], folder.file(runfolder.REPORT))
     return folder
 
@@ -374,7 +373,9 @@ def _judge_hosted(
                 server, reach, encoder, _fitting(sets, encoder), folder, MODEL, settings,
                 lambda what, done, total: bar(done, total, what),
             )  # fmt: skip
-        unknown = {} if reach.scores else dict.fromkeys(folder.read_json(f"eval/{TARGET}/metrics.json"), reach.why)
+        base = f"eval/{TARGET}/metrics.json"
+        known = folder.read_json(base) if folder.has(base) else {}
+        unknown = {} if reach.scores else dict.fromkeys(known, reach.why)
         tofu.write_judgement(
             folder, MODEL, oracle_tables(recipe, folder), verdict.tables_of(folder, TARGET), settings, unknown
         )

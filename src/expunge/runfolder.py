@@ -57,7 +57,8 @@ GATE, VERDICT = "gate.yaml", "verdict.json"
 MEASURED = "measured"
 ATTACKS, ATTACKS_RESULT = "attacks", "attacks.json"
 SCORES = "scores"
-_FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES, ATTACKS)
+ARTEFACTS = "artefacts"
+_FOLDERS = ("checkpoints", "model", "eval", MEASURED, SCORES, ATTACKS, ARTEFACTS)
 _UNSEALED = {MANIFEST, REPORT}
 _PACKAGES = (
     "torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "peft", "numpy", "scipy", "pyarrow",
@@ -427,7 +428,7 @@ def _sealed(root: Path) -> Iterator[tuple[str, Path]]:
     for name in (RECIPE, LOG, DIAGNOSTICS, EPOCHS, SPANS, RETAIN, TOKENS_TABLE, ATTACKS_RESULT):
         if (root / name).is_file():
             yield name, root / name
-    for folder in ("eval", ATTACKS, MEASURED, "model", SCORES):
+    for folder in ("eval", ATTACKS, ARTEFACTS, MEASURED, "model", SCORES):
         for file in sorted((root / folder).rglob("*")):
             if file.is_file() and not (file.name.startswith(".") and file.suffix == ".tmp"):
                 yield file.relative_to(root).as_posix(), file

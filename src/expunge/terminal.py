@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from expunge.ledger.chain import Entry
     from expunge.plan import Plan, Stage
     from expunge.reproduce import Reproduction
+    from expunge.studies.sheets import Sheet
 
 
 _REFERENCES = {
@@ -337,6 +338,17 @@ def reproduction(found: Reproduction) -> Iterable[Text | Table]:
                 out.add_row(escape(f"{one.model} {one.what}".strip()), *map(escape, cells))
             yield out
     yield Text(f"Second run: {found.folder}")
+
+
+def sheet(found: Sheet) -> Iterable[Text | Table]:
+    """The tables of a study, each interval under its value, and its notes."""
+    for one in found.tables:
+        out = table(*map(escape, one.columns), title=escape(one.title))
+        for row in one.rows:
+            out.add_row(*(escape(cell.replace(" [", "\n[", 1)) for cell in row))
+        yield out
+    for note in found.notes:
+        yield Text(note)
 
 
 def ledger(entries: Sequence[Entry]) -> Table:

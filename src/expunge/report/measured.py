@@ -52,6 +52,12 @@ def read(run: str | Path) -> dict[str, Any]:
     return sheet
 
 
+def beside(run: str | Path) -> list[dict[str, Any]]:
+    """The sheets that stand in a run that is no study: how what would be shipped differs from what was judged."""
+    folder, file = runfolder.open(run), f"{runfolder.ARTEFACTS}/{SHEET}"
+    return [folder.read_json(file)] if folder.has(file) else []
+
+
 def drawn(sheet: Mapping[str, Any]) -> list[tuple[Chart, Sequence[Mapping[str, Any]]]]:
     """The figures of a sheet that have anything to draw, each with its lines."""
     return [(chart, figure["lines"]) for figure in sheet["figures"] if (chart := _draw(figure)) is not None]

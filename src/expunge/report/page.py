@@ -70,6 +70,8 @@ def context(
     """All that the page's template shows, its drawings among it; arguments and errors as of `render`."""
     seen = collect.views([run for run in runs if not measured.is_study(run)])
     sheets = [measured.read(run) for run in runs if measured.is_study(run)]
+    if len(seen) == 1:
+        sheets += measured.beside(seen[0].folder.path)
     names = [view.name for view in seen]
     if strangers := [name for name in chosen if name not in names]:
         raise RunFolderError(unknown("run", strangers[0], names))

@@ -69,13 +69,18 @@ def create(out: str | Path, recipe: Recipe, question: str) -> RunFolder:
 
 def write(folder: RunFolder, sheet: Sheet) -> Path:
     """The path of the page; the sheet is kept beside it, so that the page can be drawn again."""
-    folder.write_json(f"{FOLDER}/{SHEET}", asdict(sheet))
+    keep(folder, FOLDER, sheet)
     return measured.render(folder.path, folder.file(runfolder.REPORT))
 
 
-def read(folder: RunFolder) -> Sheet:
-    """The sheet that `write` left in a folder."""
-    return TypeAdapter(Sheet).validate_python(folder.read_json(f"{FOLDER}/{SHEET}"))
+def keep(folder: RunFolder, inner: str, sheet: Sheet) -> None:
+    """Leaves the sheet in a folder of the run, from which its page is drawn."""
+    folder.write_json(f"{inner}/{SHEET}", asdict(sheet))
+
+
+def read(folder: RunFolder, inner: str = FOLDER) -> Sheet:
+    """The sheet that was left in a folder of the run."""
+    return TypeAdapter(Sheet).validate_python(folder.read_json(f"{inner}/{SHEET}"))
 
 
 def shown(interval: Interval | None, decimals: int = 3) -> str:
