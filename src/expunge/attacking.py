@@ -18,6 +18,7 @@ from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.errors import DataError, RunFolderError
 from expunge.evals.attacked import Result
+from expunge.evals.table import ENTAILMENT
 from expunge.lm import LM
 from expunge.pipeline import MODEL, ORACLE, TARGET, UNLEARNED
 from expunge.progress import Progress
@@ -129,7 +130,19 @@ def scene_of(run: RunFolder, recipe: Recipe, models: Mapping[str, Callable[[], L
         size=size,
         layers=int(lm.model.config.get_text_config().num_hidden_layers),
         speed=speed,
+        entails=_entails(recipe),
     )
+
+
+def _entails(recipe: Recipe) -> Callable[[Sequence[str], Sequence[str]], Sequence[float]] | None:
+    """How surely texts entail answers, by the recipe's classifier; None if it names none."""
+    settings = recipe.evaluation.entailment
+    if settings is None:
+        return None
+    from expunge.evals import classifier
+
+    judge = classifier.load(settings, ENTAILMENT, lms.device_of(recipe.device))
+    return judge.probabilities
 
 
 def _load(recipe: Recipe, model: str | Path) -> LM:

@@ -52,6 +52,13 @@ class EachEpoch(Section):
     keep_best: KeepBest | None = Field(None, description="keep another epoch's weights than the last one's")
 
 
+class Classifier(Section):
+    """A sequence classifier that reads generated answers."""
+
+    model_name_or_path: str = Field(min_length=1, description="hub name or folder")
+    label: Text = Field(None, description="the label that counts; clean for fluency, entailment for entailment")
+
+
 class Evaluation(Section):
     """What is measured before and after."""
 
@@ -75,6 +82,10 @@ class Evaluation(Section):
         False,
         description="measure how far predictions are from the oracle's and the target's; a second model in memory",
     )
+    fluency: Classifier | None = Field(
+        None, description="how clean answers read, such as by madhurjindal/autonlp-Gibberish-Detector-492513457"
+    )
+    entailment: Classifier | None = Field(None, description="whether generated answers entail the right ones")
     variants: Names = Field(
         ("answer", "paraphrase", "perturbed"), description="which answers are scored, as far as records have them"
     )

@@ -70,7 +70,7 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
     _check_folder(name, settings)
     tokenizer = load_tokenizer(settings)
     quantised = {} if settings.quantization == "none" else {"quantization_config": _quantization(settings)}
-    with _in_our_words(name):
+    with in_our_words(name):
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
             output_loading_info=True,
@@ -85,7 +85,7 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
         absent = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"cannot load '{name}': its weights are not complete, {absent} would be random")
     lm = LM((model if quantised else model.to(device)).eval(), tokenizer, name)
-    with _in_our_words(name):
+    with in_our_words(name):
         self_test(lm.model)
     return lm
 
@@ -107,7 +107,7 @@ def load_tokenizer(settings: Model) -> PreTrainedTokenizerBase:
         raise ModelError("no model was given. Set model.model_name_or_path to a folder or a hub name")
     if (Path(name) / adapters.CONFIG).is_file() and not (Path(name) / "tokenizer_config.json").is_file():
         name = adapters.base_of(Path(name))
-    with _in_our_words(name):
+    with in_our_words(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=settings.model_revision, trust_remote_code=False
         )
@@ -353,7 +353,7 @@ def _check_folder(name: str, settings: Model) -> None:
 
 
 @contextmanager
-def _in_our_words(name: str) -> Iterator[None]:
+def in_our_words(name: str) -> Iterator[None]:
     """Turns what the Hugging Face libraries raise at the border into a ModelError that says what to do."""
     try:
         yield

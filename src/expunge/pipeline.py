@@ -457,6 +457,7 @@ def settings_of(recipe: Recipe) -> tofu.Settings:
         grad_norm=e.grad_norm,
         variants=e.variants,
         tasks=muse.TASKS if e.suite == "muse" else {},
+        classifiers={what: one for what, one in (("fluency", e.fluency), ("entailment", e.entailment)) if one},
         bootstrap=bootstrap,
     )
 

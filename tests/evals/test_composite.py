@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expunge.evals import composite, metrics
 from expunge.evals.judge import judge_folder, metrics_from_folder
 from expunge.evals.numbers import Bootstrap
+from expunge.evals.table import FLUENCY
 from tests.evals import simulated
 
 QUICK = Bootstrap(60)
@@ -50,6 +54,27 @@ def test_the_composites_are_made_of_what_stands_beside_them(tmp_path: Path) -> N
         entry = found[name]
         assert entry["ci_low"] - 1e-9 <= entry["agg_value"] <= entry["ci_high"] + 1e-9, name
         assert entry["n"] > 0
+
+
+def with_fluency(path: Path, values: Sequence[float]) -> Path:
+    """The folder with what a classifier said of the forget set's answers."""
+    file = path / "generations/forget.parquet"
+    table = pq.read_table(file)
+    said = pa.array([values[place % len(values)] for place in range(table.num_rows)], pa.float64())
+    pq.write_table(table.append_column(FLUENCY, said), file)
+    return path
+
+
+def test_fluency_is_the_other_half_of_openunlearnings_utility(tmp_path: Path) -> None:
+    """HM(MU / MU of the target, fluency / fluency of the target), each at most 1."""
+    own = with_fluency(folder(tmp_path, "own", simulated.Kind(0.3, 0.3, 0.7), 1), [0.2, 0.6])
+    target = folder(tmp_path, "target", simulated.TARGET, 2)
+    unread = metrics_from_folder(own, target=target, resamples=20)["ou_utility"]
+    assert "fluency" in unread["without"]
+    found = metrics_from_folder(own, target=with_fluency(target, [0.8]), resamples=20)
+    assert found["forget_fluency"]["agg_value"] == pytest.approx(0.4)
+    assert found["ou_utility"]["agg_value"] == pytest.approx(2 / (1 / unread["agg_value"] + 1 / 0.5))
+    assert "without" not in found["ou_utility"]
 
 
 def test_an_untouched_model_has_memorised_all_and_etw_s_aggregate_calls_it_best(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class Scene:
     change what it gets.
 
     `own` is the label of the attacked model. `sets` by name: forget, and as far as there are any retain, holdout and
-    general. `learning_rate` is that of the unlearning; `size` how many tokens a forget record has on average, `layers`
+    general. `entails(texts, answers)`: how surely each text entails the answer, if a classifier says so.
+    `learning_rate` is that of the unlearning; `size` how many tokens a forget record has on average, `layers`
     how many layers the model has.
     """
 
@@ -74,6 +75,7 @@ class Scene:
     size: float = 64.0
     layers: int = 24
     speed: Speed = field(default_factory=lambda: Speed(1000.0, 100.0))
+    entails: Callable[[Sequence[str], Sequence[str]], Sequence[float]] | None = None
 
     def load(self, label: str) -> LM:
         """A fresh copy of a model."""

@@ -17,6 +17,7 @@ from expunge.evals.measure import FORGET, HOLDOUT, Convention, Measured, Referen
 from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap, Number
 from expunge.evals.stats import FloatArray, Interval, Sample
+from expunge.evals.table import FLUENCY
 
 Drawn = Mapping[str, FloatArray]
 """(R, n) item weights by set."""
@@ -60,7 +61,8 @@ def judge(
         if missing:
             absent.setdefault(name, f"{', '.join(missing)} is absent")
             continue
-        facts = {"without": "fluency: no gibberish classifier was asked"} if "ou_utility" in wanted else {}
+        unread = "ou_utility" in wanted and _fluent(own, target) is None
+        facts = {"without": "fluency: no gibberish classifier was asked"} if unread else {}
         interval = _interval([terms[part] for part in wanted], own.sets, bootstrap, (0.0, 1.0))
         numbers[name] = Number(interval, "better", named, facts=facts)
     _etw(own, target, bootstrap, quality, numbers, absent)
@@ -87,7 +89,9 @@ def _terms(
         absent["ou_privacy"] = "needs a holdout set, each attack, and an oracle's AUC of each below 1"
     mine, theirs = _utility(own.utility), _utility(target.utility)
     if mine is not None and theirs is not None and _alike(own.utility, target.utility):
-        terms["ou_utility"] = lambda drawn: np.clip(_over(mine(drawn), theirs(drawn)), 0, 1)
+        kept: Term = lambda drawn: np.clip(_over(mine(drawn), theirs(drawn)), 0, 1)  # noqa: E731
+        fluent = _fluent(own, target)
+        terms["ou_utility"] = kept if fluent is None else _harmonic([kept, fluent])
     else:
         absent["ou_utility"] = "needs model utility of both models on the same items"
     return terms, absent
@@ -105,6 +109,17 @@ def _memory(side: Side, how: Convention) -> dict[str, PerItem | None]:
         share = metrics.over(ratio, forget.loss)
     names = ("extraction_strength", "exact_memorization", "forget_Q_A_PARA_Prob")
     return {**{name: side.items.get(name) for name in names}, "share": share}
+
+
+def _fluent(own: Side, target: Side) -> Term | None:
+    """Fluency of the forget set's answers over the target's, within [0, 1]; None if one of them was not read."""
+    name = f"{FORGET}_{FLUENCY}"
+    mine, theirs = own.items.get(name), target.items.get(name)
+    before = None if mine is None or theirs is None else measure.paired(theirs, mine)
+    if mine is None or before is None or len(mine.ids) != len(own.sets[FORGET].loss.ids):
+        return None
+    after, start = stats.weighted_mean(mine.averaged), stats.weighted_mean(before.averaged)
+    return lambda drawn: np.clip(_over(after(drawn[FORGET]), start(drawn[FORGET])), 0, 1)
 
 
 def _forgotten(own: PerItem, target: PerItem) -> Term:

@@ -19,6 +19,7 @@ from expunge.evals.measure import ASKED, FORGET, HOLDOUT, TOFU_UTILITY, Conventi
 from expunge.evals.metrics import PerItem
 from expunge.evals.numbers import Bootstrap, Number, defined, mean
 from expunge.evals.stats import FloatArray, Interval, Sample
+from expunge.evals.table import ENTAILMENT, FLUENCY
 
 _WORSE = (
     "forget_excess",
@@ -26,6 +27,7 @@ _WORSE = (
     "forget_verbmem",
     "forget_knowmem",
     "forget_Q_A",
+    f"forget_{ENTAILMENT}",
     "exact_memorization",
     "extraction_strength",
     "forget_quality_ks",
@@ -110,7 +112,7 @@ def judge(
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
     items |= dict(_told(name, table, how) for name, table in (texts or {}).items())
     absent: dict[str, str] = {}
-    _repetition(sets, texts or {}, items, absent)
+    _writing(sets, texts or {}, items, absent)
     numbers = {name: mean(item, _higher(name), bootstrap) for name, item in items.items()}
     _perplexity(sets, numbers, absent, bootstrap)
     _utility(sets, items, numbers, absent, bootstrap)
@@ -136,12 +138,15 @@ def _told(name: str, table: pa.Table, how: Convention) -> tuple[str, PerItem]:
     return f"{measure.prefix(name)}_Q_A_ROUGE", metrics.rouge(table, how.strip_prompt)["rougeL_recall"]
 
 
-def _repetition(
+def _writing(
     sets: Mapping[str, Measured], texts: Mapping[str, pa.Table], items: dict[str, PerItem], absent: dict[str, str]
 ) -> None:
-    """How much of what it wrote repeats itself, for each set that was asked."""
+    """How much of what it wrote repeats itself, and what classifiers say of it, for each set that was asked."""
     asked = {name: measured.generations for name, measured in sets.items() if measured.generations is not None}
     for name, table in {**asked, **texts}.items():
+        for what in (FLUENCY, ENTAILMENT):
+            if what in table.column_names:
+                items[f"{measure.prefix(name)}_{what}"] = metrics.column(table, what)
         metric, found = measure.prefix(name) + _REPEATS, metrics.repetition(table)
         if found.defined.any():
             items[metric] = found
@@ -163,6 +168,7 @@ def _perplexity(
 
 def _side(sets: Mapping[str, Measured], how: Convention) -> composite.Side:
     items = {key: value for name, measured in sets.items() for key, value in _items(name, measured, how).items()}
+    _writing(sets, {}, items, {})
     parts, _ = _utility_parts(sets, items)
     return composite.Side(sets, items, parts)
 
@@ -206,6 +212,8 @@ def _items(name: str, measured: Measured, how: Convention) -> dict[str, PerItem]
 def _higher(name: str) -> str:
     if name.endswith("_PERT_Prob"):
         return "neither"
+    if name.endswith(f"_{FLUENCY}"):
+        return "better"
     return "worse" if name.startswith(_WORSE) or name.endswith(_REPEATS) else "better"
 
 

@@ -301,6 +301,13 @@ def rouge_f1(table: pa.Table) -> PerItem:
     return PerItem(ids, subjects, values)
 
 
+def column(table: pa.Table, name: str) -> PerItem:
+    """What a classifier said of each generation, as far as the table has it."""
+    check(table, GENERATIONS, "generation table")
+    ids, subjects = (tuple(table.column(key).to_pylist()) for key in ("id", "subject"))
+    return PerItem(ids, subjects, np.array(table.column(name).to_pylist(), np.float64))
+
+
 def repetition(table: pa.Table) -> PerItem:
     """`repeated` of each generation."""
     check(table, GENERATIONS, "generation table")

@@ -48,6 +48,8 @@ all at temperature 1; `top1`: the token is the arg max."""
 GRAD_NORM = "grad_norm"
 """A column (float64) that a score table may have besides: the norm of the gradient of the answer's loss."""
 
+FLUENCY, ENTAILMENT = "fluency", "entailment"
+"""Columns that a generation table may have beside its own: what a classifier makes of the answers."""
 GENERATIONS = pa.schema(
     [
         ("id", pa.string()),

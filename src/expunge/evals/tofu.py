@@ -23,7 +23,8 @@ from expunge.evals.judge import Judgement, judge_folder, metrics_from_folder
 from expunge.evals.measure import FORGET, HOLDOUT
 from expunge.evals.muse import Task
 from expunge.evals.numbers import Bootstrap
-from expunge.evals.table import GRAD_NORM
+from expunge.evals.table import ENTAILMENT, FLUENCY, GRAD_NORM
+from expunge.evaluation import Classifier
 from expunge.recipe import Source
 from expunge.runfolder import ITEMS, ITEMS_TABLE, RunFolder
 
@@ -50,7 +51,8 @@ class Settings:
     """How a model is evaluated. `convention`: expunge or openunlearning (see `measure.CONVENTIONS`).
 
     `grad_norm`: also measure the gradient of each forget and holdout answer, for the attack that reads it. `variants`:
-    which answers are scored. `tasks`: sets by name that are only asked, each in its own way (MUSE's).
+    which answers are scored. `tasks`: sets by name that are only asked, each in its own way (MUSE's). `classifiers`:
+    who reads what was written, by what for: fluency, entailment.
     """
 
     generate: bool = True
@@ -61,6 +63,7 @@ class Settings:
     grad_norm: bool = False
     variants: Sequence[str] = ("answer", "paraphrase", "perturbed")
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
 
@@ -182,7 +185,7 @@ def make_tables(
         wanted.add(path)
         hashed = generation.content_hash(lm, encoder, asked)
         key = {"format": _FORMAT, "model": model, "items": hashed, "max_new_tokens": str(settings.max_new_tokens)}
-        if keyed.key_of(run.file(path)) != key:
+        if _made_by(run, path) != key:
             texts = generation.generate(
                 lm,
                 encoder,
@@ -193,10 +196,31 @@ def make_tables(
             )
             run.write_table(path, keyed.with_key(pa.concat_tables(collective.gathered(texts)), key))
     collective.wait()
+    if ranks.here().main:
+        _read_by_classifiers(lm, run, sorted(path for path in wanted if "/generations/" in path), settings, progress)
+    collective.wait()
     for what in ("scores", "generations"):
         for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
             if f"eval/{label}/{what}/{file.name}" not in wanted:
                 file.unlink(missing_ok=True)
+
+
+def _made_by(run: RunFolder, path: str) -> dict[str, str]:
+    """What decided a generation table's texts: its key without what classifiers said of them."""
+    return {name: value for name, value in keyed.key_of(run.file(path)).items() if name not in (FLUENCY, ENTAILMENT)}
+
+
+def _read_by_classifiers(
+    lm: LM, run: RunFolder, paths: Sequence[str], settings: Settings, progress: OnProgress | None
+) -> None:
+    """Adds what the classifiers say to the generation tables."""
+    if not settings.classifiers and not any(_made_by(run, path) != keyed.key_of(run.file(path)) for path in paths):
+        return
+    from expunge.evals import classifier
+
+    device = str(lm.device)
+    judges = {what: classifier.load(one, what, device) for what, one in settings.classifiers.items()}
+    classifier.add_columns(run, paths, judges, told(progress, "classifying answers"))
 
 
 def _task_table(
@@ -219,7 +243,7 @@ def _task_table(
     digest = hashlib.sha256(repr((task, muse.prompt_ids(encoder, task, records))).encode())
     digest.update(repr([(record.id, record.answer) for record in records]).encode())
     key = {"format": _FORMAT, "model": model, "items": digest.hexdigest()[:16]}
-    if keyed.key_of(run.file(path)) != key:
+    if _made_by(run, path) != key:
         listener = told(progress, f"{name}: generating")
         own = ranks.here().block(records)
         texts = muse.generate(lm, encoder, task, own, batch_size=settings.batch_size, progress=listener)

@@ -68,6 +68,8 @@ _ENDINGS = {
     "Truth_Ratio": ("truth ratio", "how clearly the right answer beats wrong ones"),
     "Q_A_PARA_Prob": ("paraphrase probability", "the answer in other words"),
     "Q_A_PERT_Prob": ("wrong-answer probability", "mean over the wrong answers"),
+    "fluency": ("fluency", "how surely a classifier finds a generated answer clean"),
+    "entailment": ("entailment", "how surely a classifier finds the true answer entailed by the generated one"),
     "repetition": ("repetition", "share of each generated answer's runs of four words that it wrote before"),
     "accuracy": ("accuracy", "share of multiple-choice questions answered right"),
 }
