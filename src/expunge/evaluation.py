@@ -75,6 +75,7 @@ class Evaluation(Section):
     generate: bool = Field(
         True, description="generate answers for ROUGE; without it the metrics that need it are absent"
     )
+    generator: Literal["own", "vllm"] = Field("own", description="who writes the answers; vllm needs a GPU")
     grad_norm: bool = Field(
         False, description="measure gradients of forget and holdout answers, for one more membership attack; slow"
     )

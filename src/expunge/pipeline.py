@@ -459,6 +459,7 @@ def settings_of(recipe: Recipe) -> tofu.Settings:
         tasks=muse.TASKS if e.suite == "muse" else {},
         classifiers={what: one for what, one in (("fluency", e.fluency), ("entailment", e.entailment)) if one},
         bootstrap=bootstrap,
+        generator=e.generator,
     )
 
 

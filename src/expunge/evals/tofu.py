@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -30,6 +30,7 @@ from expunge.runfolder import ITEMS, ITEMS_TABLE, RunFolder
 
 if TYPE_CHECKING:
     from expunge.data.encode import Encoder
+    from expunge.decode import Progress
     from expunge.lm import LM
 
 __all__ = ["Settings", "evaluate", "judge_folder", "load_suite", "metrics_from_folder"]
@@ -64,6 +65,7 @@ class Settings:
     variants: Sequence[str] = ("answer", "paraphrase", "perturbed")
     tasks: Mapping[str, Task] = field(default_factory=dict)
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+    generator: Literal["own", "vllm"] = "own"
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
 
@@ -185,15 +187,10 @@ def make_tables(
         wanted.add(path)
         hashed = generation.content_hash(lm, encoder, asked)
         key = {"format": _FORMAT, "model": model, "items": hashed, "max_new_tokens": str(settings.max_new_tokens)}
+        key |= {} if settings.generator == "own" else {"generator": settings.generator}
         if _made_by(run, path) != key:
-            texts = generation.generate(
-                lm,
-                encoder,
-                ranks.here().block(asked),
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                progress=told(progress, f"{name}: generating"),
-            )
+            mine, listener = ranks.here().block(asked), told(progress, f"{name}: generating")
+            texts = _written(lm, encoder, mine, settings, listener)
             run.write_table(path, keyed.with_key(pa.concat_tables(collective.gathered(texts)), key))
     collective.wait()
     if ranks.here().main:
@@ -203,6 +200,20 @@ def make_tables(
         for file in run.file(f"eval/{label}/{what}").glob("*.parquet"):
             if f"eval/{label}/{what}/{file.name}" not in wanted:
                 file.unlink(missing_ok=True)
+
+
+def _written(
+    lm: LM, encoder: Encoder, records: Sequence[Record], settings: Settings, progress: Progress | None
+) -> pa.Table:
+    """The generation table of these records, by our own decoding or by vLLM."""
+    from expunge.evals import engine, generation
+
+    limit = settings.max_new_tokens
+    if settings.generator == "vllm":
+        return engine.generate(lm, encoder, records, max_new_tokens=limit, progress=progress)
+    return generation.generate(
+        lm, encoder, records, max_new_tokens=limit, batch_size=settings.batch_size, progress=progress
+    )
 
 
 def _made_by(run: RunFolder, path: str) -> dict[str, str]:
