@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from expunge import comparison, pipeline, registry, runfolder, runs
+from expunge import adapters, comparison, pipeline, registry, runfolder, runs
 from expunge import lm as lms
 from expunge import progress as progresses
 from expunge.attacks import suite
 from expunge.attacks.scene import Scene, Tell, measured_speed
 from expunge.attacks.suite import Planned
+from expunge.attacks.writer import Writer
 from expunge.data.chunks import chunk_all
 from expunge.data.encode import Encoder
 from expunge.errors import DataError, RunFolderError
 from expunge.evals.attacked import Result
+from expunge.evals.hosted import Hosted
 from expunge.evals.table import ENTAILMENT
 from expunge.lm import LM
 from expunge.pipeline import MODEL, ORACLE, TARGET, UNLEARNED
@@ -32,10 +34,11 @@ Attacked = tuple[RunFolder, dict[str, Result]]
 
 @dataclass(frozen=True)
 class Asked:
-    """Which attacks, and with how many records of each set at most (all if None)."""
+    """Which attacks, with how many records of each set at most (all if None), and who writes rewordings, if asked."""
 
     names: tuple[str, ...] = ("standard",)
     limit: int | None = None
+    writer: Hosted | None = None
 
 
 def of_run(path: str | Path, asked: Asked, tell_plan: TellPlan, progress: Progress | None = None) -> list[Attacked]:
@@ -131,6 +134,8 @@ def scene_of(run: RunFolder, recipe: Recipe, models: Mapping[str, Callable[[], L
         layers=int(lm.model.config.get_text_config().num_hidden_layers),
         speed=speed,
         entails=_entails(recipe),
+        writer=None if asked.writer is None else Writer(asked.writer, run),
+        beneath=_beneath(recipe, models),
     )
 
 
@@ -145,9 +150,23 @@ def _entails(recipe: Recipe) -> Callable[[Sequence[str], Sequence[str]], Sequenc
     return judge.probabilities
 
 
+def _beneath(recipe: Recipe, models: Mapping[str, Callable[[], LM]]) -> dict[str, Callable[[], LM]]:
+    """The bases of the models that are adapters beside one."""
+    folders = {label: Path(load.args[1]) for label, load in models.items() if isinstance(load, partial)}
+    return {
+        label: partial(_load, recipe, adapters.base_of(folder))
+        for label, folder in folders.items()
+        if (folder / adapters.CONFIG).is_file()
+    }
+
+
 def _load(recipe: Recipe, model: str | Path) -> LM:
-    settings = {"model_name_or_path": str(model), "model_revision": None, "fresh": None}
-    return lms.load(recipe.model.model_copy(update=settings), device=lms.device_of(recipe.device))
+    """A model as one without an adapter: what stands beside a base is folded into it."""
+    settings = {"model_name_or_path": str(model), "model_revision": None, "fresh": None, "quantization": "none"}
+    lm = lms.load(recipe.model.model_copy(update=settings), device=lms.device_of(recipe.device))
+    if adapters.attached(lm.model):
+        adapters.fold(lm.model)
+    return lm
 
 
 @contextmanager

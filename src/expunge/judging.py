@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from expunge.attacks.suite import Planned
+    from expunge.evals.hosted import Hosted
     from expunge.evals.verdict import Verdict
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)]
@@ -89,8 +90,10 @@ def attack(
         str | None,
         typer.Option(help="Judge what would be shipped instead: merged, int8, nf4, endpoint, joined by commas."),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Of the artefact endpoint: where it is served.")] = None,
-    served: Annotated[str, typer.Option(help="Of the artefact endpoint: the name it is served under.")] = "",
+    address: Annotated[
+        str | None, typer.Option(help="Where the artefact endpoint, or the writer of rewordings, is served.")
+    ] = None,
+    served: Annotated[str, typer.Option(help="The name that it is served under.")] = "",
     key_env: Annotated[str, typer.Option(help="Environment variable that holds the key of the address.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Send texts unencrypted to another machine.")] = False,
     overrides: Annotated[
@@ -101,14 +104,16 @@ def attack(
     from rich.console import Console
 
     from expunge import attacking, terminal
+    from expunge.evals.hosted import Hosted
     from expunge.resolve import resolve
 
     console = Console()
+    hosted = None if address is None else Hosted(address, served, key_env, insecure)
     if artefacts is not None:
-        _ship(target, artefacts, None if address is None else (address, served, key_env, insecure))
+        _ship(target, artefacts, hosted)
         if not suite:
             return
-    asked = attacking.Asked(tuple(suite or ("standard",)), limit)
+    asked = attacking.Asked(tuple(suite or ("standard",)), limit, hosted)
 
     def tell(planned: Sequence[Planned]) -> None:
         console.print(terminal.attack_plan(planned))
@@ -124,17 +129,16 @@ def attack(
         typer.echo(f"Run folder: {run.path}")
 
 
-def _ship(run: str, names: str, at: tuple[str, str, str, bool] | None) -> None:
+def _ship(run: str, names: str, hosted: Hosted | None) -> None:
     """Judges what would be shipped, and prints how it differs."""
     from rich.console import Console
 
     from expunge import artefacts, terminal
-    from expunge.evals.hosted import Hosted
     from expunge.runfolder import ARTEFACTS
     from expunge.studies import sheets
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    folder = artefacts.judge(run, wanted, None if at is None else Hosted(*at))
+    folder = artefacts.judge(run, wanted, hosted)
     Console().print(*terminal.sheet(sheets.read(folder, ARTEFACTS)), sep="\n")
     typer.echo(f"Run folder: {folder.path}")
 

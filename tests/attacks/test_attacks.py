@@ -323,9 +323,26 @@ def test_an_attack_that_fails_on_the_data_leaves_the_others(tmp_path: Path) -> N
     assert "at least 9 subjects" in why
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_rounding_is_that_of_bitsandbytes() -> None:
+    """Its NF4 in blocks of 64, and its eight bits by row, made whole again."""
+    library = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed").functional
+    weight = torch.randn(48, 128, generator=torch.Generator().manual_seed(3)).half().float()  # it reads half precision
+    four, state = library.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    torch.testing.assert_close(quantised(weight, "nf4", 64), library.dequantize_4bit(four, state), rtol=0, atol=1e-5)
+    eight, scale, _ = library.int8_vectorwise_quant(weight.half())
+    rows = eight.float() * scale[:, None] / 127
+    step = weight.abs().amax(1, keepdim=True) / 127
+    apart = (quantised(weight, "int8", 128) - rows).abs() / step
+    assert apart.max() <= 1.01  # what lies between two steps may fall to either
+    assert (apart > 0.5).float().mean() < 0.02
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("own", "least", "most"), [("refusing", 3, 99), ("oracle-2", 0, 0), ("random", 0, 0)])
+@pytest.mark.parametrize(
+    ("own", "least", "most"), [("refusing", 3, 99), ("refusing adapter", 3, 99), ("oracle-2", 0, 0), ("random", 0, 0)]
+)
 def test_a_silenced_model_is_flagged_and_retrained_or_empty_ones_are_not(
     tmp_path: Path, own: str, least: int, most: int
 ) -> None:
@@ -333,3 +350,6 @@ def test_a_silenced_model_is_flagged_and_retrained_or_empty_ones_are_not(
     found = suite.attack(run, village.scene(own), ["standard"], stage, lambda planned: None, Bootstrap(200))
     flagged = [name for name, one in found.items() if one.flagged]
     assert least <= len(flagged) <= most, attacked.summary(found)
+    if own == "refusing adapter":
+        assert "unmerge" in flagged, "taken off, it is the target"
+        assert found["unmerge"].value.value == pytest.approx(found["unmerge"].target)

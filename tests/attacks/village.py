@@ -1,4 +1,4 @@
-"""A village of invented people, and tiny models that know it: target, two oracles, one that merely refuses, one random.
+"""A village of invented people, and tiny models that know it: target, two oracles, two that merely refuse, one random.
 
 Everybody has one birthplace out of eight, so that guessing is right once in eight times. The gold span is the place.
 """
@@ -14,11 +14,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from expunge import adapters
 from expunge.attacks.scene import Scene
 from expunge.data.records import Record, Span, Split
 from expunge.fresh import fit_tokenizer, fresh_llama
 from expunge.lm import LM
-from expunge.recipe import Data, FreshModel, Method, TermSpec, Train
+from expunge.recipe import Adapter, Data, FreshModel, Method, TermSpec, Train
 from expunge.runfolder import RunFolder
 from expunge.sides import encode_all
 from expunge.terms import build_term
@@ -111,10 +112,15 @@ def trained(name: str) -> LM:
     forget, retain = people("forget"), people("retain")
     if name == "random":
         return fresh(9)
-    if name == "refusing":
+    if name.startswith("refusing"):
         lm = copy_of("target")
+        if name == "refusing adapter":
+            adapters.attach(lm.model, Adapter(r=8, lora_alpha=16), 3)
         silent = [replace(r, answer=REFUSAL, spans=(), perturbed=()) for r in forget]
-        return teach(lm, silent, 20, 2e-3)
+        taught = teach(lm, silent, 20, 2e-3)
+        if adapters.attached(lm.model):
+            adapters.fold(lm.model)
+        return taught
     seed = {"target": 0, "oracle": 1, "oracle-2": 2}[name]
     return teach(fresh(seed), asked_both_ways([*(forget if name == "target" else ()), *retain]), EPOCHS, RATE)
 
@@ -136,5 +142,6 @@ def scene(own: str = "refusing", oracle: str | None = "oracle", **more: object) 
         data=DATA,
         learning_rate=1e-3,
         max_new_tokens=12,
+        beneath={"unlearned": lambda: copy_of("target")} if own == "refusing adapter" else {},
         **more,  # type: ignore[arg-type]
     )

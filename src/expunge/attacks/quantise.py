@@ -36,7 +36,8 @@ class Quantise:
     what weight-only kernels compute. Where the target is there, `weights KIND` is the cheap predictor: the mean change
     since the target over the mean width of a step, by matrix; far below 1, rounding tends to undo the change.
 
-    Source: Zhang et al., ICLR 2025, arXiv 2410.16454. Differs: no bitsandbytes; scales are not quantised again.
+    Source: Zhang et al., ICLR 2025, arXiv 2410.16454. Differs: levels and scales are those of bitsandbytes, its kernels
+    are not used; scales are not quantised again.
     """
 
     kinds: str = "int8 int4 nf4"

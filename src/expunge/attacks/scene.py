@@ -59,7 +59,8 @@ class Scene:
     change what it gets.
 
     `own` is the label of the attacked model. `sets` by name: forget, and as far as there are any retain, holdout and
-    general. `entails(texts, answers)`: how surely each text entails the answer, if a classifier says so.
+    general. `entails(texts, answers)`: how surely each text entails the answer, if a classifier says so. `writer`: who
+    writes rewordings, if somebody does. `beneath`: of models that are an adapter beside a base, the base by label.
     `learning_rate` is that of the unlearning; `size` how many tokens a forget record has on average, `layers`
     how many layers the model has.
     """
@@ -76,6 +77,8 @@ class Scene:
     layers: int = 24
     speed: Speed = field(default_factory=lambda: Speed(1000.0, 100.0))
     entails: Callable[[Sequence[str], Sequence[str]], Sequence[float]] | None = None
+    writer: Writer | None = None
+    beneath: Mapping[str, Callable[[], LM]] = field(default_factory=dict)
 
     def load(self, label: str) -> LM:
         """A fresh copy of a model."""
@@ -99,6 +102,17 @@ class Scene:
         if not kept:
             raise DataError("this attack needs records that the model still knows. Set data.retain, or leave it out")
         return kept
+
+
+class Writer(Protocol):
+    """A language model that asks questions in other words."""
+
+    @property
+    def name(self) -> str:
+        """The name that it is served under."""
+
+    def __call__(self, questions: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Rewordings of each question."""
 
 
 class Attack(Protocol):

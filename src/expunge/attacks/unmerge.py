@@ -1,4 +1,4 @@
-"""Adapter removal where the adapter was merged: the few directions in which the weights moved most are put back."""
+"""Adapter removal: taken off where it stands beside its base; where it was merged, the largest changes are put back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from expunge.attacks import asking
 from expunge.attacks.path import along
-from expunge.attacks.scene import Budget, Scene, Tell
+from expunge.attacks.scene import Budget, Scene, Tell, row
 from expunge.attacks.words import Numbers, numbers
 from expunge.evals.reductions import PLAIN, Row
 from expunge.registry import method
@@ -25,7 +26,8 @@ class Unmerge:
     """The key words' probability after the `ranks` largest directions of each matrix's change were taken back.
 
     The change is W - W_target; its largest singular directions are subtracted. A merged adapter of rank r, or a patch
-    on the head that refuses, is gone after r of them. The worst rank counts.
+    on the head that refuses, is gone after r of them. Of an adapter that stands beside its base the base itself is
+    asked too. The worst counts.
     """
 
     ranks: Numbers = "1 4 16"
@@ -37,8 +39,8 @@ class Unmerge:
     parts: ClassVar[tuple[str, ...]] = ("all",)
 
     def budget(self, scene: Scene, part: str) -> Budget:
-        """A pass over the records for each rank, and one before."""
-        return Budget(read=len(scene.examined()) * scene.size) * (1 + len(numbers(self.ranks)))
+        """A pass over the records for each rank, one before, and one of the base."""
+        return Budget(read=len(scene.examined()) * scene.size) * (2 + len(numbers(self.ranks)))
 
     def rows(self, scene: Scene, label: str, part: str, tell: Tell) -> Iterator[Row]:
         """A row a record and rank."""
@@ -52,6 +54,10 @@ class Unmerge:
             return f"rank {rank:g}" if rank else PLAIN
 
         yield from along(scene, lm, (0.0, *numbers(self.ranks)), move, tell)
+        if label in scene.beneath:
+            bare = scene.beneath[label]()
+            seen = asking.probabilities(bare, scene.encoder(bare), scene.examined(), token_budget=scene.token_budget)
+            yield from (row(record, "adapter taken off", seen[record.id]) for record in scene.examined())
 
 
 def largest(change: Tensor, rank: int) -> Tensor:
