@@ -30,8 +30,9 @@ from expunge.lm import LM, Scored
 from expunge.recipe import Method, TermSpec, Train
 from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
+from expunge.schedules import learning_rate
 from expunge.terms import build_terms
-from expunge.train import Fit, learning_rate
+from expunge.train import Fit
 from tests.contract import harness as h
 from tests.fixtures.models import tiny
 from tests.fixtures.tokenizers import bpe

@@ -34,12 +34,13 @@ from expunge.recipe import Data, Finetune, Method, Model, Recipe, TermSpec
 from expunge.refcache import Reference, bytes_of_states, choose, must_live, remembered, to_keep
 from expunge.runfolder import RunFolder
 from expunge.sampling import record_draw
+from expunge.schedules import schedule, scheduled
 from expunge.scoretables import ScoreTables
 from expunge.shared import Shared
 from expunge.sides import Prepared, all_texts, encode_all, findings_of, prepare, records_by_side, records_of, retain_of
 from expunge.terms import Term, build_term, build_terms, needs_of, negation_of, worded
 from expunge.trace import Scoring, TokenView
-from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints, schedule, scheduled
+from expunge.train import Fit, OnEpoch, OnStep, clear_checkpoints
 
 _VIEWED = 24
 OnEnd = Callable[[LM, RunFolder], None]

@@ -31,6 +31,7 @@ from expunge.core import Batch, Forward, Needs, Side
 from expunge.data.collate import collate
 from expunge.data.encode import Encoded
 from expunge.errors import Interrupted, MethodError, TrainingError, unknown
+from expunge.halving import is_out_of_memory, parted, require_halvable
 from expunge.learned import Learned, Update, loss_of
 from expunge.lm import LM, Scored
 from expunge.recipe import Train
@@ -38,6 +39,7 @@ from expunge.refcache import Reference
 from expunge.runfolder import RunFolder
 from expunge.sam import Sam
 from expunge.sampling import Sampler, record_draw
+from expunge.schedules import learning_rate, schedule
 from expunge.scoretables import ScoreTables
 from expunge.step import Step, accumulate
 from expunge.terms import Term, TermValue, coupled, labels, weight_report
@@ -57,7 +59,8 @@ class Fit:
 
     `combine` makes the gradient where it is not that of the sum of the terms; `updates`, one number a step, is how far
     each step must move the parameters. `on_step(entry, total)` sees every log line, `on_epoch(epochs_done, module)` the
-    model before training (0) and after each epoch, and says True where that one was the last.
+    model before training (0) and after each epoch, and says True where that one was the last. Where a micro-batch does
+    not fit into memory, all are parted, `parts` to each, and the step is made again.
     """
 
     lm: LM
@@ -80,6 +83,7 @@ class Fit:
     optimizer: torch.optim.Optimizer = field(init=False)
     sampler: Sampler = field(init=False)
     total: int = field(init=False)
+    parts: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -134,7 +138,7 @@ class Fit:
         epoch = self.sampler.epoch_of(step)
         return [
             {side: self._collate(side, chosen[side], epoch) for side in self.sides}
-            for chosen in ranks.here().share(self.sampler.micro_batches(step))
+            for chosen in parted(ranks.here().share(self.sampler.micro_batches(step)), self.parts)
         ]
 
     def _collate(self, side: Side, indices: Sequence[int], epoch: int) -> Batch:
@@ -148,15 +152,10 @@ class Fit:
 
     def _update(self, done: int, start: Mapping[str, Tensor]) -> None:
         began = time.perf_counter()
-        micro = self.batches(done)
         rate = learning_rate(self.settings, done, self.total, self.sampler.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad()
-        try:
-            values, means, matched = self._gradient(micro, done)
-        except FloatingPointError:
-            self._broken(done, math.nan, math.nan, micro)
+        micro, (values, means, matched) = self._fitting(done)
         means = collective.summed(means[: len(self.terms)])
         loss = loss_of(self.learned.bound(self.terms), means)
         norm = float(nn.utils.clip_grad_norm_(self._trained(), self.settings.max_grad_norm or math.inf))
@@ -194,6 +193,32 @@ class Fit:
         """Prepared scores made anew from the model as it is, where that is due."""
         if self.tables is not None and self.tables.refresh(done):
             self.sides = {side: self.tables.fill(side) for side in self.sides}
+
+    def _fitting(
+        self, done: int
+    ) -> tuple[list[dict[Side, Batch]], tuple[list[TermValue], list[float], dict[str, float]]]:
+        """A step's micro-batches and their gradient, in smaller parts as long as memory does not suffice."""
+        while True:
+            self.optimizer.zero_grad()
+            micro = self.batches(done)
+            try:
+                return micro, self._gradient(micro, done)
+            except FloatingPointError:
+                self._broken(done, math.nan, math.nan, micro)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                largest = max(len(batch) for batches in micro for batch in batches.values())
+                require_halvable(self.terms, largest, ranks.here().size, error)
+            self.parts *= 2
+            if self.lm.device.type == "cuda":
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"out of memory at step {done + 1}: micro-batches of {largest} records are parted in two, to the same "
+                "result. A smaller train.per_device_train_batch_size would not have to find out",
+                stacklevel=3,
+            )
+            self.run.update(micro_batches_parted=self.parts)
 
     def _gradient(
         self, micro: Sequence[Mapping[Side, Batch]], done: int
@@ -263,7 +288,9 @@ class Fit:
         parts = {_LEARNED: self.learned.state(), _SCORES: {} if self.tables is None else self.tables.state()}
         extra = {f"{part}/{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
         keep = self.settings.save_total_limit
-        checkpoint.save(root, done, self.module, self.optimizer, {"total": self.total}, keep, extra)
+        checkpoint.save(
+            root, done, self.module, self.optimizer, {"total": self.total, "parts": self.parts}, keep, extra
+        )
 
     def _require_finite(self, done: int) -> None:
         """TrainingError, and nothing written over earlier checkpoints, if the last update broke the weights."""
@@ -284,41 +311,13 @@ class Fit:
         if found is None:
             self.run.write_lines("log.jsonl", [])
             return 0
-        found.restore(self.module, self.optimizer)
+        self.parts = int(found.restore(self.module, self.optimizer).get("parts", 1))
         self.learned.restore(_part(found.extra, _LEARNED))
         if self.tables is not None:
             self.tables.restore(_part(found.extra, _SCORES))
             self.sides = {side: self.tables.fill(side) for side in self.sides}
         self.run.trim_log(found.step)
         return found.step
-
-
-def schedule(
-    settings: Train, sides: Mapping[Side, Sequence[Encoded]], seed: int, anchor: Side = "forget"
-) -> tuple[Sampler, int]:
-    """Which records come in which step, and how many steps there are."""
-    sizes: dict[str, int] = {side: len(items) for side, items in sides.items()}
-    lengths = [len(item) for item in sides[anchor]] if settings.group_by_length else None
-    batch, accumulate = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    sampler = Sampler(anchor, sizes, batch, accumulate * ranks.here().size, seed, lengths)
-    epochs = math.ceil(settings.num_train_epochs * sampler.steps_per_epoch)
-    return sampler, settings.max_steps if settings.max_steps > 0 else epochs
-
-
-def scheduled(
-    settings: Train, sides: Mapping[Side, Sequence[Encoded]], seed: int, anchor: Side = "forget"
-) -> dict[Side, list[Encoded]]:
-    """The records of each side that training will read: all anchors, and of the others those that are drawn."""
-    sampler, total = schedule(settings, sides, seed, anchor)
-    drawn: dict[str, set[int]] = {side: set() for side in sides}
-    for step in range(total):
-        for chosen in sampler.micro_batches(step):
-            for side, indices in chosen.items():
-                drawn[side].update(indices)
-    return {
-        side: list(items) if side == anchor else [items[i] for i in sorted(drawn[side])]
-        for side, items in sides.items()
-    }
 
 
 def clear_checkpoints(run: RunFolder) -> None:
@@ -336,23 +335,6 @@ def adamw(module: nn.Module, settings: Train) -> torch.optim.AdamW:
     ]
     betas = (settings.adam_beta1, settings.adam_beta2)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
-
-
-def learning_rate(settings: Train, step: int, total: int, steps_per_epoch: int) -> float:
-    """The step size of step `step` (from 0), as transformers' schedules compute it.
-
-    >>> [learning_rate(Train(learning_rate=1.0, warmup_steps=1), step, 3, 1) for step in range(3)]
-    [0.0, 1.0, 0.5]
-    """
-    warmup = settings.warmup_steps or math.ceil(settings.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return settings.learning_rate * step / max(1, warmup)
-    left = (total - step) / max(1, total - warmup)
-    if settings.lr_scheduler_type == "constant":
-        return settings.learning_rate
-    if settings.lr_scheduler_type == "cosine":
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (1 - left)))
-    return settings.learning_rate * max(0.0, left)
 
 
 def drift(module: nn.Module, start: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from expunge.core import IGNORE, Batch, Side
 from expunge.lm import LM, Scored
 from expunge.recipe import Method, Model, TermSpec, Train
 from expunge.refcache import Reference
+from expunge.schedules import learning_rate
 from expunge.step import Batches, Step, accumulate
 from expunge.terms import build_terms
-from expunge.train import adamw, learning_rate
+from expunge.train import adamw
 
 FAST = 2
 """Steps of a trajectory in the fast tests; the slow ones run all 25."""
