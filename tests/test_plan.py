@@ -143,7 +143,7 @@ def test_a_model_on_disk_is_measured_without_weights(shared: Path, tmp_path: Pat
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     shape = footprint.shape_of(Model(model_name_or_path=str(tmp_path)))
     # seven linear layers in each of 6: four of 320, three of 320 by 864
-    assert shape == Shape(Amount(10_059_840), 320, 6, 6 * (4 * 640 + 3 * (320 + 864)))
+    assert shape == Shape(Amount(10_059_840), 320, 6, 6 * (4 * 640 + 3 * (320 + 864)), 864, 8192)
 
 
 def test_tokens_are_counted_where_the_tokenizer_is_here(shared: Path, rows: Path) -> None:
@@ -153,12 +153,26 @@ def test_tokens_are_counted_where_the_tokenizer_is_here(shared: Path, rows: Path
 
 
 def test_checkpointing_saves_memory() -> None:
-    shape = Shape(Amount(1000), 10, 2)
+    shape = Shape(Amount(1000), 10, 2, inner=30)
     sizes = [
         footprint.memory(shape, Model(), Train(gradient_checkpointing=on), 8, False)["activations"]
         for on in (False, True)
     ]
-    assert sizes == [17 * 8 * 10 * 2 * 4, 8 * 10 * 2 * 4]
+    assert sizes == [(19 * 10 + 4 * 30) * 8 * 2 * 4, 8 * 10 * 2 * 4]
+
+
+def test_logits_are_those_of_the_answers_and_never_more_than_chunks() -> None:
+    for vocabulary, rows in ((100, 3 * 200 * 100), (2**20, 3 * 2**25)):
+        shape = Shape(Amount(1000), 10, 2, inner=30, vocabulary=vocabulary)
+        assert footprint.memory(shape, Model(), Train(), 300, False)["logits"] == 4 * rows
+
+
+def test_an_adapter_alone_has_gradients_and_state() -> None:
+    shape = Shape(Amount(1000), widths=50)
+    sizes = footprint.memory(shape, Model(quantization="int8"), Train.model_validate({"adapter": {"r": 2}}), 0, True)
+    assert sizes == {
+        "weights": 1000, "gradients": 400, "AdamW": 800, "start, for the drift": 400, "adapter": 400, "reference": 1000,
+    }  # fmt: skip
 
 
 def test_speed_is_measured() -> None:

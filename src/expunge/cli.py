@@ -105,6 +105,7 @@ def run(
 
     if push_to_hub is not None:
         _pushable(resolved, push_to_hub)
+    _announce(resolved)
     live = Watch()
     folder = (pipeline.run(resolved, live, live.epoch) if watch else pipeline.run(resolved)).path
     _judged(folder)
@@ -421,6 +422,20 @@ def _pushable(recipe: Recipe, name: str) -> None:
             f"--push-to-hub pushes one model, but the recipe stands for {count} runs. Push one of them when they are "
             f"done: hf upload {name} RUN/model"
         )
+
+
+def _announce(recipe: Recipe) -> None:
+    """Says what a run will take, before anything is loaded; nothing where that is not known here."""
+    from expunge import terminal
+    from expunge.plan import plan
+    from expunge.recipe import variants
+
+    if not ranks.here().main:
+        return
+    made = plan(variants(recipe)[0])
+    if line := terminal.memory_line(made):
+        disk, time = (sum(values) for values in zip(*((s.disk, s.seconds or 0) for s in made.stages), strict=True))
+        typer.echo(f"{line}Disk: {terminal.size(int(disk))}. Training: about {terminal.duration(time)}.")
 
 
 def _print_plan(recipe: Recipe) -> None:

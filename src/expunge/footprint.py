@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,12 @@ _PHI = re.compile(r"phi-1[._]5", re.IGNORECASE)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTISED = {"int8": 1.0, "nf4": 0.56}
 """Bytes a weight, scales included, as if the embedding were quantised too."""
-_ACTIVATIONS = 17
-"""Values that a Llama layer keeps for the backward pass, a token and unit of width."""
+_KEPT, _KEPT_INNER = 19, 4
+"""Values that a Llama layer keeps for the backward pass, a token and unit of width; the same of the inner width."""
+_SCORED, _ROWS, _CHUNK = 2 / 3, 3, 2**25
+"""Share of a batch's tokens that are answers; rows of logits held for each of them, at most a chunk of each."""
+_LIBRARIES = 60 * 2**20
+"""What a run holds beside its arrays: libraries that are loaded late, tokens, tables."""
 EFFICIENCY = 0.4
 """Share of the speed of a large matrix product that training reaches; measured between 0.3 and 0.6 on CPUs."""
 
@@ -38,12 +43,15 @@ class Shape:
     """The size of a model: parameters in all, width, layers (0 where not known).
 
     `widths`: inputs and outputs of all its linear layers but the head, added up: an adapter of rank r has r times that.
+    `inner`: width of the feed-forward layers; `vocabulary`: tokens that it predicts.
     """
 
     parameters: Amount
     hidden: int = 0
     layers: int = 0
     widths: int = 0
+    inner: int = 0
+    vocabulary: int = 0
 
 
 def shape_of(model: Model) -> Shape:
@@ -85,9 +93,22 @@ def memory(shape: Shape, model: Model, train: Train, tokens: int, reference: boo
     if reference:
         sizes["reference"] = weights
     if shape.layers and tokens:
-        values = 1 if train.gradient_checkpointing else _ACTIVATIONS
-        sizes["activations"] = tokens * shape.hidden * shape.layers * values * (2 if train.bf16 else 4)
+        layer = shape.hidden if train.gradient_checkpointing else _KEPT * shape.hidden + _KEPT_INNER * shape.inner
+        sizes["activations"] = tokens * shape.layers * layer * (2 if train.bf16 else 4)
+        sizes["logits"] = 4 * _ROWS * min(int(_SCORED * tokens) * shape.vocabulary, _CHUNK)
+        sizes["libraries"] = _LIBRARIES
     return sizes
+
+
+def disk(sizes: Mapping[str, int], train: Train) -> int:
+    """Bytes that a training leaves at most: the model, and checkpoints of what is trained with AdamW's state.
+
+    >>> disk({"weights": 100, "gradients": 10, "AdamW": 20}, Train(save_total_limit=2))
+    190
+    """
+    if not sizes:
+        return 0
+    return sizes["weights"] + (train.save_total_limit + 1) * (sizes["gradients"] + sizes["AdamW"])
 
 
 def measure_speed(bf16: bool = False, seconds: float = 0.2) -> float:
@@ -117,7 +138,9 @@ def _local_shape(folder: str) -> Shape:
     text = config.get_text_config()
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.get_output_embeddings()]
     widths = sum(m.in_features + m.out_features for m in linear)
-    return Shape(Amount(model.num_parameters()), int(text.hidden_size), int(text.num_hidden_layers), widths)
+    hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    inner = int(text.to_dict().get("intermediate_size") or 4 * hidden)
+    return Shape(Amount(model.num_parameters()), hidden, layers, widths, inner, int(text.vocab_size))
 
 
 def _fresh_shape(fresh: FreshModel) -> Shape:
@@ -126,7 +149,8 @@ def _fresh_shape(fresh: FreshModel) -> Shape:
     layer = 4 * width**2 + 3 * width * fresh.intermediate_size + 2 * width
     tables = fresh.vocab_size * width * (1 if fresh.tie_word_embeddings else 2)
     widths = fresh.num_hidden_layers * (8 * width + 3 * (width + fresh.intermediate_size))
-    return Shape(Amount(tables + fresh.num_hidden_layers * layer + width), width, fresh.num_hidden_layers, widths)
+    count = Amount(tables + fresh.num_hidden_layers * layer + width)
+    return Shape(count, width, fresh.num_hidden_layers, widths, fresh.intermediate_size, fresh.vocab_size)
 
 
 def total(*amounts: Amount) -> Amount:

@@ -1,9 +1,10 @@
 """What a recipe would load and train, and what that takes: computed without weights, without a run folder.
 
 Counts are exact where the records and the tokenizer are on this machine and estimates elsewhere (marked so). Memory is
-that of weights, gradients, AdamW's two moments, the start kept for the drift, a reference's copy, and activations; time
-is floating-point operations at a share of the speed that this machine shows in a matrix product. What is read before
-the first step stands in `groundwork`.
+that of weights, gradients, AdamW's two moments, the start kept for the drift, a reference's copy, activations, logits
+and libraries, within 15 % of what runs took on a CPU (benchmarks/memory.py); time is floating-point operations at a
+share of the speed that this machine shows in a matrix product. What is read before the first step stands in
+`groundwork`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from expunge.data import load
 from expunge.data.neighbours import ask
 from expunge.data.records import Record, Split
 from expunge.errors import DataError
-from expunge.footprint import EFFICIENCY, Amount, Shape, measure_speed, memory, shape_of, total
+from expunge.footprint import EFFICIENCY, Amount, Shape, disk, measure_speed, memory, shape_of, total
 from expunge.groundwork import Work, groundwork, kept
 from expunge.recipe import Model, Recipe, Source, Train
 from expunge.refcache import Choice, Kept
@@ -55,13 +56,14 @@ class SidePlan:
 
 @dataclass(frozen=True)
 class Stage:
-    """One training: what is trained, on what, in how many steps, and what that takes."""
+    """One training: what is trained, on what, in how many steps, and what that takes; `disk` in bytes, 0 if unknown."""
 
     name: str
     steps: Amount
     steps_per_epoch: int | None
     memory: Mapping[str, int]
     seconds: float | None
+    disk: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _stage(
         tokens = steps / per_epoch * (rows.value or 0) * tokens_a_row
         seconds = passes * shape.parameters.value * tokens / (speed * EFFICIENCY)
     sizes = memory(shape, recipe.model, train, in_batch, reference == "copied")
-    return Stage(name, Amount(steps, rows.exact or train.max_steps > 0), per_epoch, sizes, seconds)
+    return Stage(name, Amount(steps, rows.exact or train.max_steps > 0), per_epoch, sizes, seconds, disk(sizes, train))
 
 
 def _side(name: str, source: Source, split: Split, recipe: Recipe, tokenizer: Any) -> SidePlan:

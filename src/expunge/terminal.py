@@ -45,7 +45,7 @@ _REFERENCES = {
 }
 _LABELS = {"given": "an annotation", "gold": "gold spans", "not-general": "an annotation with general words"}
 _SHOWN = 5
-_CAUTION = "Memory and time are first estimates; the time is that of training alone."
+_CAUTION = "Memory and time are estimates; the time is that of training alone."
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -214,14 +214,19 @@ def plan_page(plan: Plan) -> Iterable[Text | Table]:
         for one in plan.groundwork:
             work.add_row(escape(one.name), str(one.tokens), duration(one.seconds))
         yield work
-    stages = table("training", "steps", "memory", "time on this machine")
+    stages = table("training", "steps", "memory", "disk", "time on this machine")
     for stage in plan.stages:
-        stages.add_row(stage.name, _steps(stage), _memory(stage), duration(stage.seconds))
+        stages.add_row(stage.name, _steps(stage), _memory(stage), _disk(stage), duration(stage.seconds))
     yield stages
+    yield Text(f"{memory_line(plan)}{_CAUTION}", style="dim")
+
+
+def memory_line(plan: Plan) -> str:
+    """What the largest training of a plan takes, part by part; '' where that is not known."""
     peak = max(plan.stages, key=lambda stage: sum(stage.memory.values()))
     parts = ", ".join(f"{name} {size(count)}" for name, count in peak.memory.items())
     without = "" if "activations" in peak.memory else ", and activations"
-    yield Text((f"Memory to {peak.name}: {parts}{without}. " if parts else "") + _CAUTION, style="dim")
+    return f"Memory to {peak.name}: {_memory(peak)} ({parts}{without}). " if parts else ""
 
 
 def tokens(row: Mapping[str, Any]) -> Iterable[Text]:
@@ -396,6 +401,10 @@ def duration(seconds: float | None) -> str:
 
 def _steps(stage: Stage) -> str:
     return f"{stage.steps}" + (f" ({stage.steps_per_epoch} an epoch)" if stage.steps_per_epoch else "")
+
+
+def _disk(stage: Stage) -> str:
+    return size(stage.disk) if stage.disk else "unknown here"
 
 
 def _memory(stage: Stage) -> str:
