@@ -267,3 +267,11 @@ def test_an_adapter_is_trained_beside_quantised_weights(how: str, wide: Path, ma
     assert (logits(found.model) - logits(lms.load(recipe.Model(model_name_or_path=str(wide))).model)).abs().max() > 1e-4
     with pytest.raises(TrainingError, match=r"quantised weights cannot be trained. Set train\.adapter"):
         runs.unlearn(made(material, tmp_path / "whole", model=model))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_widths_that_four_bits_cannot_pack_on_a_cpu_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    lms.save(LM(tiny("llama", vocab_size=420, hidden_size=32), bpe(), "x"), tmp_path / "narrow")
+    with pytest.raises(ModelError, match=r"model\.quantization=nf4 here: .*multiples of 64 for nf4; use int8"):
+        lms.load(recipe.Model(model_name_or_path=str(tmp_path / "narrow"), quantization="nf4"))

@@ -85,8 +85,16 @@ def load(settings: Model, *, device: str = "cpu") -> LM:
         absent = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"cannot load '{name}': its weights are not complete, {absent} would be random")
     lm = LM((model if quantised else model.to(device)).eval(), tokenizer, name)
-    with in_our_words(name):
+    if not quantised:
         self_test(lm.model)
+        return lm
+    try:
+        self_test(lm.model)
+    except RuntimeError as error:
+        raise ModelError(
+            f"'{name}' cannot be run with model.quantization={settings.quantization} here: {str(error)[:200]}. "
+            "On a CPU bitsandbytes needs layers whose widths are multiples of 64 for nf4; use int8"
+        ) from error
     return lm
 
 

@@ -193,7 +193,7 @@ def _hashes(seen: Sequence[View]) -> list[tuple[str, str]]:
     for view in seen:
         for split, entry in mapping(view.manifest.get("data")).items():
             digest = mapping(entry).get("hash")
-            if digest:
+            if digest and mapping(entry).get("count") != 0:
                 found[f"{split} set", str(digest)[:16]] = None
         model = mapping(view.manifest.get("model")).get("hash")
         if model:
