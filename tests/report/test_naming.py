@@ -15,7 +15,8 @@ from expunge.report import naming
         ("wf_Q_A_Prob_normalised", "Kept?", "World facts: probability among options"),
         ("near_neighbours_Q_A_ROUGE", "Kept?", "Near neighbours: ROUGE-L"),
         ("mia_something_new", "Leaks?", "mia_something_new"),
-        ("retain_fluency", "Kept?", "retain_fluency"),
+        ("retain_fluency", "Kept?", "Retain: fluency"),
+        ("retain_zest", "Kept?", "retain_zest"),
         ("my_metric", "Other", "my_metric"),
     ],
 )
