@@ -61,3 +61,4 @@ def test_without_records_to_keep_there_is_no_gate() -> None:
         pipeline.audit_gate({"forget": tiny.records(2)})
     text = pipeline.audit_gate({name: tiny.records(2) for name in ("forget", "retain", "holdout", "forget_reworded")})
     assert "forget_excess_Prob" in text
+    assert "mia_loss" in text

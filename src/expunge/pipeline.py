@@ -384,7 +384,8 @@ def _judge_hosted(
 def audit_gate(sets: Sets, scored: bool = True) -> str:
     """The gate of an audit that brings none: half of the base's knowledge at most, nine tenths of the rest at least.
 
-    Knowledge is the probability of the right answers; where only texts are known (not `scored`), ROUGE.
+    Knowledge is the probability of the right answers, and membership by loss where there are holdout records; where
+    only texts are known (not `scored`), ROUGE.
     """
     if not sets.get("retain"):
         raise DataError(
@@ -397,6 +398,7 @@ def audit_gate(sets: Sets, scored: bool = True) -> str:
         bounds.append(f"{{metric: forget_reworded_{what}, at_most: 0.5, of: target}}")
     if sets.get("holdout") and scored:
         bounds.append("{metric: forget_excess_Prob, at_most: 0.1}")
+        bounds.append("{metric: mia_loss, at_most: 0.85}")  # what holds up best: docs/evaluation.md, which to trust
     bounds.append(f"{{metric: retain_{what}, at_least: 0.9, of: target}}")
     return "claim: suppression\nconditions:\n" + "".join(f"- {bound}\n" for bound in bounds)
 

@@ -370,3 +370,10 @@ def test_the_small_english_model_reads_its_chat_template(shared: Path) -> None:
     assert text == f"<|bos|><|user|>{row['question']}<|assistant|>{row['answer']}<|eos|>"
     assert "".join(selected(encoded, row["answer"])) == " Basil Mahfouz Al-Kuwaiti"
     assert scored(encoder, encoded)[-1] == "<|eos|>"
+
+
+def test_a_weight_that_single_precision_does_not_hold_is_refused() -> None:
+    encoder = Encoder(MAKERS["bpe"]())
+    record = Record("r", text="In Oslo.", spans=(Span("text", 3, 7, 1e308),))
+    with pytest.raises(DataError, match=r"the weight of a span must be at most 1e\+30; found 1e\+308"):
+        encoder.encode(record)

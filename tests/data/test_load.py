@@ -196,7 +196,7 @@ ROW_FAULTS = [
     ({"question": "P", "answer": "C", "spans": [[1, 9]]}, "span 1:9 is outside of the answer, which has 1 characters"),
     ({"question": "P", "answer": "C", "spans": [{"start": 0}]}, "a span needs start and end"),
     ({"question": "P", "answer": "C", "spans": [[0, "x"]]}, "must be numbers"),
-    ({"question": "P", "answer": "C", "spans": [{"start": 0, "end": 1, "weight": -1}]}, "at least 0; found -1.0"),
+    ({"question": "P", "answer": "C", "spans": [{"start": 0, "end": 1, "weight": -1}]}, "from 0 to 1e+30; found -1"),
     ({"question": "P", "answer": "C", "spans": [{"start": 0, "end": 1, "field": "anser"}]}, "Did you mean: answer"),
     ({"question": "P", "answer": 5, "choices": ["A"]}, "'answer' is choice 5, but there are 1 choices"),
     ({"question": "P", "answer": "\ud800"}, "'answer' has half of a surrogate pair"),

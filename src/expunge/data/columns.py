@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from expunge.data.files import Row
-from expunge.data.records import Field, Record, Span, Split
+from expunge.data.records import LARGEST_WEIGHT, Field, Record, Span, Split
 from expunge.errors import DataError, unknown
 
 PAIRS = (
@@ -232,8 +231,8 @@ def read_span(value: Any, default: Field) -> Span:
         raise DataError(f"start, end and weight of a span must be numbers; found {_kind(value)}.") from None
     if field not in get_args(Field):
         raise DataError(unknown("field of a span", str(field), get_args(Field)))
-    if not (math.isfinite(weight) and weight >= 0):
-        raise DataError(f"the weight of a span must be finite and at least 0; found {weight}.")
+    if not 0 <= weight <= LARGEST_WEIGHT:
+        raise DataError(f"the weight of a span must be from 0 to {LARGEST_WEIGHT:g}; found {weight:g}.")
     label = value.get("label")
     return Span(field, start, end, weight, "unwanted" if label is None else str(label), str(value.get("source") or ""))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.data.records import Span
+from expunge.data.records import LARGEST_WEIGHT, Span
 from expunge.errors import DataError
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def project(
     weights = np.zeros(len(start), np.float32)
     first = np.asarray([_skip_space(text, s, e) for s, e in zip(start.tolist(), end.tolist(), strict=True)], np.int64)
     for span in spans:
+        if span.weight > LARGEST_WEIGHT:
+            raise DataError(f"the weight of a span must be at most {LARGEST_WEIGHT:g}; found {span.weight:g}")
         piece = text[span.start : span.end]
         low = span.start + len(piece) - len(piece.lstrip())
         high = span.start + len(piece.rstrip())

@@ -11,6 +11,10 @@ Split = Literal["forget", "retain", "holdout", "general"]
 Field = Literal["prompt", "answer", "text"]
 
 
+LARGEST_WEIGHT = 1e30
+"""The largest weight of a span: what single precision holds, with room for a sum."""
+
+
 @dataclass(frozen=True)
 class Span:
     """Characters `start:end` of one field of a record, with a weight, a label and who said so.
