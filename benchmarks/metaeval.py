@@ -1,6 +1,6 @@
 """Which metric to trust: every metric on models that have the knowledge and models that never had it.
 
-    python benchmarks/metaeval.py --out runs/metaeval            30 worlds, one thread, about an hour
+    python benchmarks/metaeval.py --out runs/metaeval            30 worlds, one thread, half an hour
 
 Faithfulness: how well a metric tells models taught the facts (well, briefly, or in other words) from models never
 taught them (well, briefly, or taught wrong ones in their place), as an area under the ROC curve. Robustness: whether
