@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,25 @@ def test_every_verb_stands_in_a_section_of_the_help() -> None:
     places = [page.index(f"\n{title}:\n") for title in SECTIONS]
     assert places == sorted(places)
     assert set(re.findall(r"^  ([a-z]+)  ", page, re.MULTILINE)) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("verb", [("demo",), ("evaluate", "model", "--suite", "own")], ids=["demo", "evaluate"])
+def test_a_request_to_make_room_ends_any_verb_with_a_code_of_its_own(verb: tuple[str, ...]) -> None:
+    """75 in the midst of judging or writing, and not only of training; what was done is on disk."""
+    code = (
+        "import sys, time\nfrom expunge import cli, demo, resolve\n"
+        "def work(*_, **__):\n    print('under way', flush=True)\n    time.sleep(60)\n"
+        f"demo.run = resolve.resolve = work\nsys.argv = ['expunge', *{verb!r}]\ncli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "under way\n"
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "give the same command again to go on" in " ".join(told.split())
 
 
 def test_schema_is_json() -> None:

@@ -7,6 +7,7 @@ command goes on.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +48,13 @@ def main() -> None:
     """The console script."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    signal.signal(signal.SIGTERM, _terminated)
     app()
+
+
+def _terminated(number: int, frame: object) -> None:
+    """A scheduler's request to make room ends a verb as Ctrl-C does; training, which ends at a step, has its own."""
+    raise KeyboardInterrupt
 
 
 def _version(asked: bool) -> None:
