@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,19 +26,47 @@ FEW = ("npo", "atwu", "etw", "rmu", "undial", "altpo", "palu", "pdu", "npo, proj
 """One of each way in which a loss is normalised, compared with a reference, or put together."""
 
 
-def torchrun(count: int, *command: str) -> None:
+LAUNCH = (sys.executable, "-m", "torch.distributed.run")
+
+
+def environment() -> dict[str, str]:
     theirs = ("PYTEST", "RANK", "WORLD", "LOCAL", "MASTER")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, check=False)
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def torchrun(count: int, *command: str) -> None:
+    launch = [*LAUNCH, "--standalone", "--nproc_per_node", str(count)]
+    done = subprocess.run([*launch, *command], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def compare(folder: Path, names: Sequence[str]) -> None:
+def two_nodes(*command: str) -> None:
+    """A process on each of two nodes that find each other by an address, here both on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    launch = [*LAUNCH, "--nnodes", "2", "--nproc_per_node", "1", "--rdzv_id", "here", "--rdzv_backend", "c10d"]
+    nodes = [
+        subprocess.Popen(
+            [*launch, "--rdzv_endpoint", meeting, *command],
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for node in nodes:
+        _, told = node.communicate(timeout=600)
+        assert node.returncode == 0, told[-4000:]
+
+
+def compare(folder: Path, names: Sequence[str], *, nodes: bool = False) -> None:
     """Runs in two processes of micro-batches of 4, beside one of 8 and one of 8 x 1, in everything that is logged."""
-    torchrun(2, "-m", "tests.ranks.runs", str(folder), *names)
+    command = ("-m", "tests.ranks.runs", str(folder), *names)
+    if nodes:
+        two_nodes(*command)
+    else:
+        torchrun(2, *command)
     for name in names:
         many = runfolder.open(folder / name).read_log()
         found = load_file(folder / f"{name}.safetensors")
@@ -62,6 +91,12 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     start = dict(tiny("llama").named_parameters())
     assert all(torch.equal(stopped[key], straight[key]) for key in straight)
     assert not all(torch.equal(straight[key], start[key]) for key in straight)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_nodes_give_the_curve_of_one(tmp_path: Path) -> None:
+    compare(tmp_path, ("npo", "etw", "pdu"), nodes=True)
 
 
 @pytest.mark.slow
