@@ -66,7 +66,7 @@ def _same_in_pieces(objective: Objective, score: Scorer, select: Selector, token
     found, (other,) = h.gradients([made], MODEL, cut(RECORDS, 3, 2, 1), REFERENCE)
     if objective.couples == "batch":
         assert other != pytest.approx(mean, rel=1e-6), "it says that rows are coupled, so micro-batches must show"
-    elif not h.rectangular(objective):  # there each micro-batch has its own padding
+    else:
         assert other == pytest.approx(mean, rel=RTOL)
         h.close(found, expected, rtol=RTOL)
 

@@ -90,8 +90,6 @@ class KL:
     0.1438
     """
 
-    couples: ClassVar[Couples] = "sequence"
-
     direction: Literal["forward", "reverse"] = "forward"
     reduction: Reduction = "token"
     denominator: Denominator = "scored"
@@ -104,6 +102,11 @@ class KL:
             raise MethodError(
                 f"objective 'kl': positions=all is a mean over positions; found reduction={self.reduction}"
             )
+
+    @property
+    def couples(self) -> Couples:
+        """Every position of the padded batch: how long the longest record is enters the mean."""
+        return "sequence" if self.positions == "scored" else "batch"
 
     @property
     def unweighted(self) -> bool:

@@ -72,8 +72,6 @@ class Undial:
     0.6931
     """
 
-    couples: ClassVar[Couples] = "sequence"
-
     beta: Positive = 10.0
     reduction: Reduction = "token"
     denominator: Denominator = "scored"
@@ -84,6 +82,11 @@ class Undial:
             raise MethodError(
                 f"objective 'undial': positions=predicting is a mean over positions; found reduction={self.reduction}"
             )
+
+    @property
+    def couples(self) -> Couples:
+        """Every position of the padded batch: how long the longest record is enters the mean."""
+        return "sequence" if self.positions == "scored" else "batch"
 
     @property
     def unweighted(self) -> bool:
