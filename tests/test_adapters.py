@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from expunge import adapters, checkpoint, recipe, runs
 from expunge import lm as lms
@@ -275,3 +275,23 @@ def test_widths_that_four_bits_cannot_pack_on_a_cpu_are_told(tmp_path: Path) -> 
     lms.save(LM(tiny("llama", vocab_size=420, hidden_size=32), bpe(), "x"), tmp_path / "narrow")
     with pytest.raises(ModelError, match=r"model\.quantization=nf4 here: .*multiples of 64 for nf4; use int8"):
         lms.load(recipe.Model(model_name_or_path=str(tmp_path / "narrow"), quantization="nf4"))
+
+
+@pytest.mark.parametrize("how", ["int8", "nf4"])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_quantised_head_is_read_as_the_weights_that_it_stands_for_or_refused(how: str, tmp_path: Path) -> None:
+    """On a CPU four bits are packed anew by the first pass, and cannot be read any more: the self-test sees it."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    whole = tiny("llama", vocab_size=448, hidden_size=128, intermediate_size=128)
+    whole.save_pretrained(tmp_path)
+    kind = {"int8": {"load_in_8bit": True}, "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}[how]
+    settings = BitsAndBytesConfig(**kind, bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["none"])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=settings)
+    assert type(model.get_output_embeddings()) is not torch.nn.Linear
+    apart = (head_of(model).weight - whole.get_output_embeddings().weight).abs().max()
+    assert 0 < apart < 0.2
+    if how == "int8":
+        self_test(model)  # against the model's own logits
+    else:
+        with pytest.raises(ModelError, match="our reading of its vocabulary head differs"):
+            self_test(model)
